@@ -1,0 +1,506 @@
+"""SMTP client, RFC 5321: one session with a next hop, in as few round trips as it allows.
+
+`Client` holds the protocol as generators for stream.Stream.run and does no I/O itself. `open_session()`, `send()` and
+`quit()` are the coroutines that most callers want; `Client.mails(source)` is what a relay uses.
+
+A source has `next()`, which returns a job or None. A job is one mail:
+
+    sender, rcpts       reverse-path and forward-paths (str)
+    body                "8BITMIME" or ""
+    size                octets, about
+    readinto(buf)       the mail with CRLF line ends, not dot-stuffed
+    rest                octets that readinto has still to give, None while that is not known
+    done(results)       called once: for each recipient (code, enhanced, text) as the server said it, or None when the
+                        session ended before its fate was known
+
+With PIPELINING and CHUNKING (RFC 2920, 3030) nothing waits: envelope, mail and the next envelopes go out together. With
+PIPELINING alone only DATA waits. What is in flight is bounded by `window` mails and `window_bytes`.
+
+May use: stream, reply, sasl, address.
+"""
+
+from . import sasl
+from .address import valid_mailbox
+from .reply import Parser, SMTPError
+from .stream import LINE, SEND, TLS, connect, tls_reason
+
+# Time-outs in ms, RFC 5321 4.5.3.2
+_CONNECT = 30000
+_REPLY = 300000
+_FINAL = 600000
+
+_MAIL = 0
+_RCPT = 1
+_CHUNK = 2
+_DATA = 3
+_END = 4
+_RSET = 5
+
+_HIGH = 1400  # octets of `out` from which a mail's body is sent on
+
+
+class SessionError(Exception):
+    """No session, or none any more. `reason`: "connect", "reply", "starttls", "tls", "auth-missing", "auth", "lost"; for
+    "tls" the second word says more (stream.tls_reason): "tls name". `text` says it in words; `reply` is (code, enhanced,
+    text) when the server said it."""
+
+    def __init__(self, reason, text, reply=None):
+        super().__init__(text)
+        self.reason = reason
+        self.reply = reply
+
+
+class Client:
+    """The protocol of one session over `wire`. `name` is what EHLO says: a domain or an address literal."""
+
+    def __init__(self, wire, name):
+        self.io = wire
+        self.name = name.encode()
+        self.parser = Parser()
+        self.ext = {}  # what EHLO offered: KEYWORD -> parameters
+        self.window = 5
+        self.window_bytes = 65536
+        self.buf = None
+
+    # -- one reply
+
+    def reply(self):
+        """Generator: the next reply, as (code, enhanced, text)."""
+        feed = self.parser.feed
+        while True:
+            text = yield LINE
+            if text is False:
+                raise SMTPError(421, "4.5.0", "a line of the server's reply is too long")
+            text = feed(text)
+            if text is not None:
+                return text
+
+    def ask(self, command):
+        self.io.out += command + b"\r\n"
+        return self.reply()
+
+    # -- opening
+
+    def start(self, security, tls=None, user="", password="", auth=None):
+        """Generator: greeting, EHLO, STARTTLS, AUTH; then mail can be sent. Raises SessionError.
+
+        security: "starttls", "tls" (the wire has it already) or "none"; tls: (SSLContext, host name) for "starttls". A server
+        that does not offer what is asked for is an error, never a fallback.
+        """
+        io = self.io
+        io.eol = b"\n"
+        io.timeout = _REPLY
+        stage = "greeting"
+        try:
+            reply = yield from self.reply()
+            if reply[0] != 220:
+                raise SessionError("reply", "it greets with %d %s" % (reply[0], reply[2]), reply)
+            stage = "EHLO"
+            yield from self.hello()
+            if security == "starttls":
+                if "STARTTLS" not in self.ext:
+                    raise SessionError("starttls", "it does not offer STARTTLS")
+                stage = "STARTTLS"
+                reply = yield from self.ask(b"STARTTLS")
+                if reply[0] != 220:
+                    raise SessionError("starttls", "it refuses STARTTLS: %d %s" % (reply[0], reply[2]), reply)
+                io.context = tls
+                yield TLS
+                self.parser = Parser()
+                stage = "EHLO"
+                yield from self.hello()
+            if user:
+                stage = "AUTH"
+                yield from self.login(user, password, auth)
+        except SMTPError as e:
+            raise SessionError("reply", "its answer makes no sense: " + e.text)
+        except (OSError, ValueError, EOFError) as e:
+            if io.shaking:
+                why = tls_reason(e)
+                raise SessionError("tls " + why if why else "tls", "the TLS handshake failed: %s" % (e,))
+            raise SessionError("lost", "the connection was lost at %s: %s" % (stage, e))
+
+    def hello(self):
+        self.ext = {}
+        self.parser.lines = lines = []
+        reply = yield from self.ask(b"EHLO " + self.name)
+        self.parser.lines = None
+        if 500 <= reply[0] < 600:
+            reply = yield from self.ask(b"HELO " + self.name)
+        elif reply[0] == 250:
+            for text in lines[1:]:
+                words = text.replace("=", " ", 1).split(None, 1) if text[:5].upper() == "AUTH=" else text.split(None, 1)
+                if words:
+                    key = words[0].upper()
+                    old = self.ext.get(key, "")
+                    self.ext[key] = (old + " " + words[1]).strip() if len(words) > 1 else old
+        if reply[0] != 250:
+            raise SessionError("reply", "it refuses EHLO: %d %s" % (reply[0], reply[2]), reply)
+
+    def login(self, user, password, auth=None):
+        offered = self.ext.get("AUTH", "").upper().split()
+        if "AUTH" not in self.ext:
+            raise SessionError("auth-missing", "it does not offer AUTH")
+        name = auth or sasl.choose(offered)
+        if name not in offered:
+            raise SessionError("auth-missing", "of AUTH it offers only %s" % " ".join(offered))
+        exchange = sasl.client(name, user, password)
+        value = next(exchange)
+        command = b"AUTH " + name.encode()
+        if value is not None:
+            command += b" " + (sasl.b64(value) or b"=")
+        while True:
+            reply = yield from self.ask(command)
+            if reply[0] != 334:
+                break
+            try:
+                command = sasl.b64(exchange.send(sasl.unb64(reply[2].encode())))
+            except (SMTPError, StopIteration):
+                command = b"*"
+        if reply[0] != 235:
+            raise SessionError("auth", "it refuses the user name or password: %d %s" % (reply[0], reply[2]), reply)
+
+    # -- mail
+
+    def mails(self, source):
+        """Generator: sends what `source` gives, until it gives None. Raises SessionError when the session has ended;
+        each job it was given has had its done() by then."""
+        flying = []  # (what is answered, job) in the order of the replies to come
+        job = None
+        try:
+            while True:
+                job = source.next()
+                if job is None:
+                    if not flying:
+                        return
+                    yield from self.settle(flying)
+                    continue
+                job.result = [None] * len(job.rcpts)
+                job.nomail = None  # MAIL's refusal, which is every recipient's
+                job.refused = None  # the first refused chunk
+                job.left = len(job.rcpts)  # RCPTs without an answer
+                job.taken = 0  # RCPTs accepted
+                yield from self.offer(job, flying)
+                job = None
+        except SMTPError as e:
+            self.give_up(flying, job)
+            raise SessionError("lost", e.text, (e.code, e.enhanced, e.text))
+        except (OSError, ValueError, EOFError) as e:
+            io = self.io
+            io.out = b""
+            if not isinstance(e, EOFError):
+                # Sending failed, perhaps because the server had said something first: what has arrived counts.
+                io.timeout = 1000
+                try:
+                    while flying:
+                        yield from self.settle(flying)
+                except (SMTPError, OSError, ValueError, EOFError):
+                    pass
+            self.give_up(flying, job)
+            raise SessionError("lost", "the connection was lost: %s" % (e,))
+
+    def give_up(self, flying, job):
+        """What had no answer stays undecided; a recipient who was refused for good stays refused."""
+        jobs = [] if job is None else [job]
+        for _, other in flying:
+            if other is not None and other not in jobs:
+                jobs.insert(0, other)
+        for job in jobs:
+            if job.result is not None:
+                no = job.nomail
+                job.done([no if no and no[0] >= 500 else r if r and r[0] >= 500 and not no else None for r in job.result])
+                job.result = None
+
+    def offer(self, job, flying):
+        """Sends one mail, without waiting where the server allows it."""
+        io = self.io
+        ext = self.ext
+        fast = "PIPELINING" in ext
+        chunking = "CHUNKING" in ext
+        limit = ext.get("SIZE", "")
+        if limit.isdigit() and 0 < int(limit) < job.size:  # RFC 1870: better not sent than sent in vain
+            self.finish(job, (552, "5.3.4", "the mail has %d octets, the server takes %s" % (job.size, limit)))
+            return
+        if job.body == "8BITMIME" and "8BITMIME" not in ext:
+            self.finish(job, (554, "5.6.3", "the server does not take 8-bit mail"))
+            return
+        # A window, so that little has to be sent twice when the session breaks.
+        while flying and (len(_ends(flying)) >= self.window or job.size + _bytes(flying) > self.window_bytes):
+            yield from self.settle(flying)
+        command = b"MAIL FROM:<%s>" % job.sender.encode()
+        if "SIZE" in ext and job.size:
+            command += b" SIZE=%d" % job.size
+        if job.body and "8BITMIME" in ext:
+            command += b" BODY=" + job.body.encode()
+        io.out += command + b"\r\n"
+        flying.append((_MAIL, job))
+        if not fast:
+            yield from self.drain(flying)
+        for rcpt in job.rcpts:
+            if job.nomail:
+                break
+            io.out += b"RCPT TO:<%s>\r\n" % rcpt.encode()
+            flying.append((_RCPT, job))
+            if not fast:
+                yield from self.drain(flying)
+            elif len(io.out) > _HIGH:
+                yield SEND
+        if not fast or (chunking and job.size > self.window_bytes):
+            # Slow servers, and mail too big to send in vain: see first whether anyone takes it.
+            yield from self.drain(flying)
+            if not job.taken:
+                if not job.nomail:  # a transaction is open that nobody wants
+                    io.out += b"RSET\r\n"
+                    flying.append((_RSET, None))
+                self.finish(job, None)
+                if not fast:
+                    yield from self.drain(flying)
+                return
+        if self.buf is None:
+            self.buf = bytearray(1024)
+        if chunking:
+            yield from self.send_chunks(job, flying, fast)
+        else:
+            io.out += b"DATA\r\n"
+            flying.append((_DATA, job))
+            while flying:  # all that came before is answered first
+                kind, other = flying[0]
+                reply = yield from self.settle(flying)
+                if kind == _DATA and other is job:
+                    break
+            if reply[0] == 354:
+                flying.append((_END, job))
+                if job.taken:
+                    yield from self.send_data(job)
+                else:
+                    io.out += b".\r\n"
+            else:
+                self.finish(job, reply)
+            if not fast:
+                yield from self.drain(flying)
+
+    def send_chunks(self, job, flying, fast):
+        """The mail in BDAT chunks: as many as its header section needs, and the rest in one."""
+        io = self.io
+        buf = self.buf
+        mv = memoryview(buf)
+        while True:
+            n = job.readinto(buf)
+            rest = job.rest
+            if rest is None:
+                io.out += b"BDAT %d\r\n" % n + mv[:n]
+                flying.append((_CHUNK, job))
+                yield SEND
+                if not fast:
+                    yield from self.drain(flying)
+                continue
+            io.out += b"BDAT %d LAST\r\n" % (n + rest) + mv[:n]
+            while rest > 0:
+                if len(io.out) > _HIGH:
+                    yield SEND
+                n = job.readinto(buf)
+                if n == 0:
+                    raise SMTPError(421, "4.3.0", "the mail ended before its time")
+                rest -= n
+                io.out += mv[:n]
+            flying.append((_END, job))
+            if not fast:
+                yield from self.drain(flying)
+            return
+
+    def send_data(self, job):
+        """The mail with its dots stuffed (RFC 5321 4.5.2), and the dot at its end."""
+        io = self.io
+        buf = self.buf
+        mv = memoryview(buf)
+        tail = b"\r\n"  # the last two octets sent
+        while True:
+            n = job.readinto(buf)
+            if n == 0:
+                break
+            lo = 0
+            head = tail + mv[:2]
+            if head[:3] == b"\r\n.":
+                io.out += b"."
+            elif n > 1 and head[1:4] == b"\r\n.":
+                io.out += mv[:1]
+                io.out += b"."
+                lo = 1
+            while True:
+                i = buf.find(b"\r\n.", lo, n)
+                if i < 0:
+                    break
+                io.out += mv[lo : i + 2]
+                io.out += b"."
+                lo = i + 2
+            io.out += mv[lo:n]
+            tail = bytes(mv[n - 2 : n]) if n > 1 else tail[1:] + mv[:1]
+            if len(io.out) > _HIGH:
+                yield SEND
+        io.out += b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n"
+
+    def drain(self, flying):
+        while flying:
+            yield from self.settle(flying)
+
+    def settle(self, flying):
+        """Takes the next reply and gives it to whom it belongs. Returns it."""
+        kind, job = flying[0]
+        self.io.timeout = _FINAL if kind >= _CHUNK else _REPLY
+        reply = yield from self.reply()
+        code = reply[0]
+        if code == 421:
+            raise SMTPError(*reply)
+        if code < 250 or (300 <= code < 400 and not (kind == _DATA and code == 354)) or (kind == _DATA and code < 300):
+            raise SMTPError(421, "4.5.0", "the server's answer does not fit: %d %s" % (code, reply[2]))
+        flying.pop(0)
+        if job is None or job.result is None:
+            return reply
+        if kind == _MAIL:
+            if code >= 400:
+                job.nomail = reply
+        elif kind == _RCPT:
+            if code >= 400:
+                job.result[len(job.rcpts) - job.left] = reply
+            else:
+                job.taken += 1
+            job.left -= 1
+        elif kind == _CHUNK:
+            if code >= 400 and not job.refused:
+                job.refused = reply
+        elif kind == _END:
+            self.finish(job, job.refused or reply)
+        return reply
+
+    def finish(self, job, reply):
+        """The verdict on a mail: a recipient is judged by MAIL's refusal, then RCPT's, then the mail's own reply."""
+        result = job.result
+        job.result = None
+        job.done([job.nomail or r or reply for r in result])
+
+    def quit(self):
+        """Generator: says QUIT and does not insist on an answer."""
+        self.io.timeout = 5000
+        try:
+            yield from self.ask(b"QUIT")
+        except (SMTPError, OSError, EOFError, ValueError):
+            pass
+
+
+def _ends(flying):
+    """The mails among what is in flight."""
+    jobs = []
+    for _, job in flying:
+        if job is not None and job not in jobs:
+            jobs.append(job)
+    return jobs
+
+
+def _bytes(flying):
+    return sum([job.size for job in _ends(flying)])
+
+
+async def open_session(host, port, name, security="starttls", context=None, user="", password="", auth=None, size=2048):
+    """Connects to a server and gets the session ready for mail. Returns (stream, Client), or raises SessionError.
+
+    name: str for EHLO; security: "starttls", "tls" or "none"; context: SSLContext of stream.client_context (with it the
+    server's certificate must be valid for `host`); user "" sends no AUTH; auth: a mechanism to insist on.
+    """
+    if security not in ("starttls", "tls", "none"):
+        raise ValueError("security is 'starttls', 'tls' or 'none'")
+    if security != "none" and context is None:
+        raise ValueError("security %r needs a context, see stream.client_context" % security)
+    try:
+        stream = await connect(host, port, _CONNECT, size)
+    except OSError as e:
+        raise SessionError("connect", "no connection to %s port %d: %s" % (host, port, e))
+    try:
+        client = Client(stream, name)
+        stream.context = tls = (context, host)
+        if security == "tls":
+            stream.start_tls()
+        await stream.run(client.start(security, tls, user, password, auth))
+        return stream, client
+    except BaseException:
+        stream.close()
+        raise
+
+
+class Mail:
+    """One mail as a job, from bytes or an iterable of bytes. Line ends become CRLF whatever they were."""
+
+    def __init__(self, sender, rcpts, message):
+        for address in [sender] + list(rcpts) if sender else rcpts:
+            if not valid_mailbox(address):
+                raise ValueError("%r is no address that mail can be sent to" % (address,))
+        if not rcpts:
+            raise ValueError("a mail needs a recipient")
+        if isinstance(message, str):
+            message = message.encode()
+        self.sender = sender
+        self.rcpts = list(rcpts)
+        self.body = ""
+        self.pieces = iter((message,) if isinstance(message, (bytes, bytearray)) else message)
+        self.size = len(message) if isinstance(message, (bytes, bytearray)) else 0
+        self.rest = None
+        self.held = b""
+        self.cr = False
+        self.replies = None
+
+    def readinto(self, buf):
+        n = 0
+        while n < len(buf):
+            if not self.held:
+                try:
+                    piece = bytes(next(self.pieces))
+                except StopIteration:
+                    self.rest = 0
+                    break
+                if self.cr and piece[:1] == b"\n":
+                    piece = piece[1:]
+                self.cr = piece[-1:] == b"\r"
+                self.held = memoryview(
+                    piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n"))
+                continue
+            k = min(len(self.held), len(buf) - n)
+            buf[n : n + k] = self.held[:k]
+            self.held = self.held[k:]
+            n += k
+        return n
+
+    def done(self, results):
+        self.replies = results
+
+
+class One:
+    """A source of one job."""
+
+    def __init__(self, job):
+        self.job = job
+
+    def next(self):
+        job = self.job
+        self.job = None
+        return job
+
+
+async def send(session, sender, rcpts, message):
+    """Sends a mail in a session of open_session(). message: bytes, str or an iterable of bytes.
+
+    Returns {recipient: (code, enhanced, text)} of those who were refused: empty when all were served. Raises SessionError
+    when the session broke, ValueError for an address that is none.
+    """
+    stream, client = session
+    job = Mail(sender, rcpts, message)
+    await stream.run(client.mails(One(job)))
+    return {to: r for to, r in zip(job.rcpts, job.replies) if r[0] >= 300}
+
+
+async def quit(session):
+    """Ends a session of open_session()."""
+    stream, client = session
+    try:
+        await stream.run(client.quit())
+    except OSError:
+        pass
+    stream.close()

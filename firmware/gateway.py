@@ -12,12 +12,12 @@ import json
 import sys
 
 import clock
+from smtp.listen import server_context
 from smtp.message import compose, parse_mailbox
 from smtp.queue import Queue, QueueFull
 from smtp.relay import Relay, SmartHost
 from smtp.reply import SMTPError
 from smtp.server import Listener, Server
-from smtp.stream import server_context
 
 PRIORITY = {"urgent": 0, "normal": 1, "low": 2}
 
@@ -161,8 +161,9 @@ async def main(board):
     queue = Queue("/spool", q["max_bytes"], uptime=time.uptime)
     hosts = [SmartHost(**h) for h in config["smarthost"]]
     relay = Relay(queue, hosts, domain, time, _mail.get("from", ""), lambda text: log("relay", text))
-    relay.retry = q.get("retry", relay.retry)
-    relay.retry_max = q.get("retry_max", relay.retry_max)
+    # The queue counts in whole seconds.
+    relay.retry = max(1, int(q.get("retry", relay.retry)))
+    relay.retry_max = max(1, int(q.get("retry_max", relay.retry_max)))
     server = Server(board.MAX_SESSIONS, board.BUFFER)
     intake = Intake()
     work = [("relay", relay.run)]

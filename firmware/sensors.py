@@ -1,7 +1,7 @@
 """Sensor rules: read a sensor every so often, raise an alert when it crosses its limit.
 
-A driver is a module of drivers/ with a class Driver(rule, board) and its method read(), which returns a number or raises; it
-is loaded only when a rule names it.
+A driver is a module of drivers/ with a class Driver(rule, board) and its method read(), which returns a number or
+raises; it is loaded only when a rule names it.
 """
 
 import asyncio

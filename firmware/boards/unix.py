@@ -2,9 +2,9 @@
 
     micropython -X heapsize=256k FIRMWARE/boards/unix.py IMAGE CONFIG [--format]
 
-IMAGE is made when it is missing (EDGEPOST_FLASH_SIZE octets, 1 MiB by default); CONFIG is copied to /config.json in it. The
-flash is mounted at / as on a board, the computer's own files at /host. The gateway stops, between two flash operations, when
-standard input ends. Exit status 2 and one line on standard error say why it could not start.
+IMAGE is made when it is missing (EDGEPOST_FLASH_SIZE octets, 1 MiB by default); CONFIG is copied to /config.json in
+it. The flash is mounted at / as on a board, the computer's own files at /host. The gateway stops, between two flash
+operations, when standard input ends. Exit status 2 and one line on standard error say why it could not start.
 """
 
 import os
@@ -123,8 +123,9 @@ def main(argv):
         install(argv[2])
     except OSError as e:
         fail("cannot copy the configuration into the flash (error %s)" % e.args[0])
-    import __main__
     import gateway
+
+    import __main__
 
     try:
         gateway.run(__main__)

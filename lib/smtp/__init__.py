@@ -3,4 +3,13 @@
 Each module can be imported alone; none is imported here: a board pays only for what it uses.
 """
 
+try:
+    from micropython import const
+except ImportError:
+
+    def const(value):
+        """On MicroPython the compiler puts a constant where its name stands, and drops `_NAME` altogether."""
+        return value
+
+
 __version__ = "0.1.0"

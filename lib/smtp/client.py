@@ -16,33 +16,32 @@ A source has `next()`, which returns a job or None. A job is one mail:
 With PIPELINING and CHUNKING (RFC 2920, 3030) nothing waits: envelope, mail and the next envelopes go out together. With
 PIPELINING alone only DATA waits. What is in flight is bounded by `window` mails and `window_bytes`.
 
-May use: stream, reply, sasl, address.
+May use: stream, reply, sasl.
 """
 
-from . import sasl
-from .address import valid_mailbox
+from . import const, sasl
 from .reply import Parser, SMTPError
-from .stream import LINE, SEND, TLS, connect, tls_reason
+from .stream import LINE, PAUSE, SEND, TLS, connect
 
 # Time-outs in ms, RFC 5321 4.5.3.2
-_CONNECT = 30000
-_REPLY = 300000
-_FINAL = 600000
+_CONNECT = const(30000)
+_REPLY = const(300000)
+_FINAL = const(600000)
 
-_MAIL = 0
-_RCPT = 1
-_CHUNK = 2
-_DATA = 3
-_END = 4
-_RSET = 5
+_MAIL = const(0)
+_RCPT = const(1)
+_CHUNK = const(2)
+_DATA = const(3)
+_END = const(4)
+_RSET = const(5)
 
-_HIGH = 1400  # octets of `out` from which a mail's body is sent on
+_HIGH = const(1400)  # octets of `out` from which a mail's body is sent on
 
 
 class SessionError(Exception):
-    """No session, or none any more. `reason`: "connect", "reply", "starttls", "tls", "auth-missing", "auth", "lost"; for
-    "tls" the second word says more (stream.tls_reason): "tls name". `text` says it in words; `reply` is (code, enhanced,
-    text) when the server said it."""
+    """No session, or none any more. `reason`: "connect", "reply", "starttls", "tls", "auth-missing", "auth", "lost";
+    for "tls" the second word says more (tlserror.tls_reason): "tls name". `text` says it in words; `reply` is (code,
+    enhanced, text) when the server said it."""
 
     def __init__(self, reason, text, reply=None):
         super().__init__(text)
@@ -84,8 +83,8 @@ class Client:
     def start(self, security, tls=None, user="", password="", auth=None):
         """Generator: greeting, EHLO, STARTTLS, AUTH; then mail can be sent. Raises SessionError.
 
-        security: "starttls", "tls" (the wire has it already) or "none"; tls: (SSLContext, host name) for "starttls". A server
-        that does not offer what is asked for is an error, never a fallback.
+        security: "starttls", "tls" (the wire has it already) or "none"; tls: (SSLContext, host name) for "starttls".
+        A server that does not offer what is asked for is an error, never a fallback.
         """
         io = self.io
         io.eol = b"\n"
@@ -116,6 +115,8 @@ class Client:
             raise SessionError("reply", "its answer makes no sense: " + e.text)
         except (OSError, ValueError, EOFError) as e:
             if io.shaking:
+                from .tlserror import tls_reason
+
                 why = tls_reason(e)
                 raise SessionError("tls " + why if why else "tls", "the TLS handshake failed: %s" % (e,))
             raise SessionError("lost", "the connection was lost at %s: %s" % (stage, e))
@@ -138,10 +139,11 @@ class Client:
             raise SessionError("reply", "it refuses EHLO: %d %s" % (reply[0], reply[2]), reply)
 
     def login(self, user, password, auth=None):
+        io = self.io
         offered = self.ext.get("AUTH", "").upper().split()
         if "AUTH" not in self.ext:
             raise SessionError("auth-missing", "it does not offer AUTH")
-        name = auth or sasl.choose(offered)
+        name = auth or sasl.choose(offered, io.tls)
         if name not in offered:
             raise SessionError("auth-missing", "of AUTH it offers only %s" % " ".join(offered))
         exchange = sasl.client(name, user, password)
@@ -154,9 +156,15 @@ class Client:
             if reply[0] != 334:
                 break
             try:
-                command = sasl.b64(exchange.send(sasl.unb64(reply[2].encode())))
+                value = exchange.send(sasl.unb64(reply[2].encode()))
+                while value is None:
+                    yield PAUSE
+                    value = exchange.send(None)
+                command = sasl.b64(value)
             except (SMTPError, StopIteration):
                 command = b"*"
+            except ValueError as e:
+                raise SessionError("auth", str(e))
         if reply[0] != 235:
             raise SessionError("auth", "it refuses the user name or password: %d %s" % (reply[0], reply[2]), reply)
 
@@ -208,7 +216,8 @@ class Client:
         for job in jobs:
             if job.result is not None:
                 no = job.nomail
-                job.done([no if no and no[0] >= 500 else r if r and r[0] >= 500 and not no else None for r in job.result])
+                final = [no or r for r in job.result]
+                job.done([r if r and r[0] >= 500 else None for r in final])
                 job.result = None
 
     def offer(self, job, flying):
@@ -427,11 +436,11 @@ async def open_session(host, port, name, security="starttls", context=None, user
 
 
 class Mail:
-    """One mail as a job, from bytes or an iterable of bytes. Line ends become CRLF whatever they were."""
+    """One mail as a job, and a source of just that; from bytes or an iterable of bytes, whose line ends become CRLF."""
 
     def __init__(self, sender, rcpts, message):
         for address in [sender] + list(rcpts) if sender else rcpts:
-            if not valid_mailbox(address):
+            if "@" not in address or [c for c in address if not "!" <= c <= "~" or c in "<>"]:
                 raise ValueError("%r is no address that mail can be sent to" % (address,))
         if not rcpts:
             raise ValueError("a mail needs a recipient")
@@ -445,6 +454,7 @@ class Mail:
         self.rest = None
         self.held = b""
         self.cr = False
+        self.given = False
         self.replies = None
 
     def readinto(self, buf):
@@ -468,31 +478,24 @@ class Mail:
             n += k
         return n
 
+    def next(self):
+        if not self.given:
+            self.given = True
+            return self
+
     def done(self, results):
         self.replies = results
-
-
-class One:
-    """A source of one job."""
-
-    def __init__(self, job):
-        self.job = job
-
-    def next(self):
-        job = self.job
-        self.job = None
-        return job
 
 
 async def send(session, sender, rcpts, message):
     """Sends a mail in a session of open_session(). message: bytes, str or an iterable of bytes.
 
-    Returns {recipient: (code, enhanced, text)} of those who were refused: empty when all were served. Raises SessionError
-    when the session broke, ValueError for an address that is none.
+    Returns {recipient: (code, enhanced, text)} of those who were refused: empty when all were served. Raises
+    SessionError when the session broke, ValueError for an address that is none.
     """
     stream, client = session
     job = Mail(sender, rcpts, message)
-    await stream.run(client.mails(One(job)))
+    await stream.run(client.mails(job))
     return {to: r for to, r in zip(job.rcpts, job.replies) if r[0] >= 300}
 
 

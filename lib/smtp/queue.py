@@ -1,7 +1,7 @@
 """The spool in flash: mail that was accepted and is not yet delivered. Knows files, not SMTP.
 
-One message is one file in one directory; its state is in its name, so each change of state is one rename, which littlefs
-commits whole or not at all:
+One message is one file in one directory; its state is in its name, so each change of state is one rename, which
+littlefs commits whole or not at all:
 
     KKKKKKKK            waiting. K: 8 hex digits, priority (0 urgent, 1 normal, 2 low) and a running number
     KKKKKKKK.A.D.F      waiting after A attempts; D and F are bit sets (hex) of the recipients done and failed
@@ -9,7 +9,8 @@ commits whole or not at all:
     xKKKKKKKK...        damaged: set aside
     wKKKKKKKK           why: a line "number code enhanced text" for each failed recipient, written before F is
 
-The file: a line of JSON (the envelope), the mail with CRLF line ends, and 9 octets, the CRC-32 of all before in hex and "\\n".
+The file: a line of JSON (the envelope), the mail with CRLF line ends, and 9 octets, the CRC-32 of all before in hex
+and "\\n".
 
 Why nothing is lost: commit() returns after close(), and littlefs shows a file empty until close() has committed it; an
 empty file was never accepted and goes at the next start. On file systems that show part of a file, the CRC tells.
@@ -24,12 +25,14 @@ import json
 import os
 from array import array
 
+from . import const
+
 URGENT, NORMAL, LOW = 0, 1, 2
 
-_ROW = 4  # key, due, attempts, octets
-_HELD = 0xFFFFFFFF  # due: taken and not yet given back
-_TRAILER = 9
-_HEAD = 65536  # octets of envelope, more than 100 recipients can need
+_ROW = const(4)  # key, due, attempts, octets
+_HELD = const(0xFFFFFFFF)  # due: taken and not yet given back
+_TRAILER = const(9)
+_HEAD = const(65536)  # octets of envelope, more than 100 recipients can need
 _NONE = array("I")
 
 
@@ -58,8 +61,8 @@ class Aborted(Exception):
 class Queue:
     """The mails under `path`, a directory that is made when it is missing. One Queue may have it at a time.
 
-    max_bytes: octets of flash that they may take, counted in whole blocks; max_count: mails; reserve: octets of the file
-    system that stay free, so that it can always delete. `uptime()` gives seconds that never go back.
+    max_bytes: octets of flash that they may take, counted in whole blocks; max_count: mails; reserve: octets of the
+    file system that stay free, so that it can always delete. `uptime()` gives seconds that never go back.
     """
 
     def __init__(self, path, max_bytes=524288, max_count=1000, reserve=32768, uptime=None):
@@ -243,9 +246,16 @@ class Queue:
             os.rename(self.path + "/" + old, self.path + "/" + self.name_now(i))
         rows[i + 1] = self.uptime() + delay
 
+    def recall(self):
+        """Takes back all that was taken and not given back: the taker has failed."""
+        rows = self.rows
+        for i in range(1, len(rows), _ROW):
+            if rows[i] == _HELD:
+                rows[i] = self.uptime()
+
     def settle(self, key, count, done, failed, whys=(), delay=0, attempt=False):
-        """Records what became of a mail's `count` recipients. done, failed: bit sets of those newly so; whys: lines (str)
-        for the failed ones. Returns "gone", "dead" or "waiting". `delay`, `attempt`: as for release()."""
+        """Records what became of a mail's `count` recipients. done, failed: bit sets of those newly so; whys: lines
+        (str) for the failed ones. Returns "gone", "dead" or "waiting". `delay`, `attempt`: as for release()."""
         i = self.row(key)
         rows = self.rows
         path = self.path + "/"

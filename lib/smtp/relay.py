@@ -3,9 +3,9 @@
 All that is due goes in one session. A recipient who is refused for good becomes part of a dead letter, one who is
 refused for now is tried again, alone; what stops the session itself (no network, no TLS, no AUTH) costs no attempt.
 
-What the queue keeps of a mail (its meta): f reverse-path, r forward-paths, t arrival (epoch seconds, 0 when the clock was not
-set), u arrival (seconds of uptime), 8 when it is 8-bit; of one that came in by SMTP also p the peer's address, h what it
-called itself, x how it came: 1 ESMTP, 2 TLS, 4 AUTH. The queue adds i identity, b boot.
+What the queue keeps of a mail (its meta): f reverse-path, r forward-paths, t arrival (epoch seconds, 0 when the clock
+was not set), u arrival (seconds of uptime), 8 when it is 8-bit; of one that came in by SMTP also p the peer's
+address, h what it called itself, x how it came: 1 ESMTP, 2 TLS, 4 AUTH. The queue adds i identity, b boot.
 
 May use: queue, client, trace, message, address, stream.
 """
@@ -24,7 +24,7 @@ from .trace import Outgoing, received
 _WHAT_TO_DO = {
     "connect": "check the network, smarthost.host and smarthost.port",
     "reply": "look for this reply in the smart host's documentation",
-    "starttls": "no mail is sent in the clear; check smarthost.port (587 or 2587 for STARTTLS), or use security = \"tls\"",
+    "starttls": "nothing is sent in the clear; check smarthost.port (587 for STARTTLS), or set security = \"tls\"",
     "tls name": "the certificate is for another name: set smarthost.host to a name that it carries",
     "tls expired": "the certificate has expired, or this clock is wrong: the smart host's operator must renew it",
     "tls future": "the certificate is not valid yet: is this clock right?",
@@ -39,7 +39,8 @@ _WHAT_TO_DO = {
 
 
 class SmartHost:
-    """A next hop. `ca`: list of DER certificates, bytes or base64 text. `sender`: the only sender that it accepts, or ""."""
+    """A next hop. `ca`: list of DER certificates, bytes or base64 text. `sender`: the only sender that it accepts, or
+    ""."""
 
     def __init__(self, host, port=587, security="starttls", verify="full", ca=(), username="", password="", sender=""):
         self.host = host
@@ -65,9 +66,9 @@ class SmartHost:
 class Relay:
     """Delivers the mail of `queue` to the first of `hosts` (SmartHost) that works.
 
-    name: str, what EHLO says; clock: has now() (epoch seconds or None) and offset() (seconds east of UTC); origin: the address in
-    a From that a device left out; log(text). `retry`, `retry_max`: seconds before the second attempt, doubled each time, and their
-    limit; `pause`, `pause_max`: the same for a smart host that cannot be reached.
+    name: str, what EHLO says; clock: has now() (epoch seconds or None) and offset() (seconds east of UTC); origin:
+    the address in a From that a device left out; log(text). `retry`, `retry_max`: seconds before the second attempt,
+    doubled each time, and their limit; `pause`, `pause_max`: the same for a smart host that cannot be reached.
     """
 
     def __init__(self, queue, hosts, name, clock, origin="", log=None):
@@ -88,7 +89,8 @@ class Relay:
         queue.on_commit = self.wake.set
 
     async def run(self):
-        """Delivers for ever."""
+        """Delivers for ever. When it fails (no memory, say) it may be called again."""
+        self.queue.recall()
         while True:
             due = self.queue.due()
             wait = None if due is None else due - self.queue.uptime()
@@ -191,7 +193,8 @@ class Relay:
     def is_about_sender(self, job, code, enhanced, text):
         """True when a refusal is most likely about who sends: then a setting mends it, and the mail waits for that.
 
-        Postfix and others say so at RCPT (553 5.7.1 Sender address rejected), Microsoft 365 after the mail (5.7.60 SendAsDenied).
+        Postfix and others say so at RCPT (553 5.7.1 Sender address rejected), Microsoft 365 after the mail (5.7.60
+        SendAsDenied).
         """
         if self.host.sender or not job.sender or code == 552:
             return False

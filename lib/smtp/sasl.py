@@ -1,18 +1,11 @@
-"""SASL mechanisms, both sides, without I/O; and the verifiers that stand in for passwords.
+"""The client's side of AUTH (RFC 4954), without I/O: PLAIN (RFC 4616) and LOGIN. The server's side is in auth.
 
-May use: reply. Standards: RFC 4954 (AUTH), RFC 4616 (PLAIN), RFC 5802, 5803 and 7677 (the form of
-a verifier), RFC 8018 (PBKDF2). A mechanism is a generator a side, and a row in a table below.
-Passwords are taken as UTF-8 without SASLprep (RFC 4013): it changes nothing in ASCII.
+May use: reply. A mechanism is a generator, and a row in a table below.
 """
 
 import binascii
-import hashlib
-import os
 
 from .reply import SMTPError
-
-_SLICE = 64  # iterations between two yields: some 15 ms on a board
-_ITERATIONS = 4096  # RFC 7677 section 4
 
 
 def b64(data):
@@ -31,101 +24,7 @@ def unb64(data):
     raise SMTPError(501, "5.5.2", "that is not base64")
 
 
-def _pads(key):
-    if len(key) > 64:
-        key = hashlib.sha256(key).digest()
-    key += bytes(64 - len(key))
-    return bytes([c ^ 0x36 for c in key]), bytes([c ^ 0x5C for c in key])
-
-
-def hmac_sha256(key, msg):
-    """HMAC-SHA-256 (RFC 2104) of msg, 32 bytes."""
-    inner, outer = _pads(key)
-    return hashlib.sha256(outer + hashlib.sha256(inner + msg).digest()).digest()
-
-
-def pbkdf2(password, salt, iterations):
-    """PBKDF2-HMAC-SHA-256 (RFC 8018 5.2) of bytes: a generator that yields None now and then, and
-    returns the first block, 32 bytes.
-    """
-    sha = hashlib.sha256
-    inner, outer = _pads(password)
-    u = sha(outer + sha(inner + salt + b"\0\0\0\1").digest()).digest()
-    from_bytes = int.from_bytes
-    total = from_bytes(u, "big")
-    left = iterations - 1
-    while left > 0:
-        for _ in range(min(left, _SLICE)):
-            u = sha(outer + sha(inner + u).digest()).digest()
-            total ^= from_bytes(u, "big")
-        left -= _SLICE
-        yield
-    return total.to_bytes(32, "big")
-
-
-def _result(generator):
-    """What a generator returns in the end."""
-    try:
-        while True:
-            next(generator)
-    except StopIteration as e:
-        return e.value
-
-
-def _equal(a, b):
-    """Compare bytes in a time that depends on their length only."""
-    different = len(a) ^ len(b)
-    for x, y in zip(a, b):  # noqa: B905 - MicroPython's zip has no strict
-        different |= x ^ y
-    return not different
-
-
-def _stored(salted):
-    return hashlib.sha256(hmac_sha256(salted, b"Client Key")).digest()
-
-
-def make_verifier(password, iterations=_ITERATIONS, salt=None):
-    """The verifier (str, RFC 5803) of a password (str): enough to check it, not to log in with."""
-    if salt is None:
-        salt = os.urandom(16)
-    salted = _result(pbkdf2(password.encode(), salt, iterations))
-    parts = iterations, salt, _stored(salted), hmac_sha256(salted, b"Server Key")
-    return "SCRAM-SHA-256$%d:%s$%s:%s" % (
-        (parts[0],) + tuple([str(b64(p), "utf-8") for p in parts[1:]])
-    )
-
-
-def parse_verifier(verifier):
-    """(iterations, salt, StoredKey, ServerKey). Raises ValueError when it is no verifier."""
-    try:
-        scheme, salt, keys = verifier.split("$")
-        iterations, salt = salt.split(":")
-        salt, stored, server_key = [unb64(k.encode()) for k in [salt] + keys.split(":")]
-        iterations = int(iterations)
-        if scheme == "SCRAM-SHA-256" and len(stored) == len(server_key) == 32 and iterations > 0:
-            return iterations, salt, stored, server_key
-    except (ValueError, SMTPError):
-        pass
-    raise ValueError("not a verifier: make it anew from the password")
-
-
-def check(verifier, password):
-    """Is `password` (str) the one that `verifier` (str) was made from?
-
-    A generator that yields None between slices of work and returns a bool. The verifier None, of a
-    user who does not exist, takes the same work and gives False; so does one that is damaged.
-    """
-    iterations, salt, stored = _ITERATIONS, bytes(16), b""
-    if verifier is not None:
-        try:
-            iterations, salt, stored, _ = parse_verifier(verifier)
-        except ValueError:
-            pass
-    salted = yield from pbkdf2(password.encode(), salt, iterations)
-    return _equal(_stored(salted), stored)
-
-
-# The client's side: yields responses and is sent challenges.
+# Each yields responses and is sent challenges.
 
 
 def _plain_client(user, password):
@@ -141,74 +40,33 @@ def _login_client(user, password):
     yield password.encode()
 
 
-# The server's side: yields challenges and is sent responses; yields (user, password) and is sent
-# whether they are right; returns the user or None.
-
-
-def _text(data):
-    try:
-        return str(data, "utf-8")
-    except UnicodeError:
-        raise SMTPError(501, "5.5.2", "user name or password is not UTF-8") from None
-
-
-def _judge(user, password):
-    user = _text(user)
-    # A name goes into the log and the trace of a mail.
-    if not user or [c for c in user if c < " " or c == "\x7f"]:
-        raise SMTPError(501, "5.5.2", "the user name is empty or holds control characters")
-    right = yield user, _text(password)
-    return user if right else None
-
-
-def _plain_server(initial):
-    if initial is None:
-        initial = yield b""
-    parts = initial.split(b"\0")
-    if len(parts) != 3:
-        raise SMTPError(501, "5.5.2", "PLAIN takes authzid NUL user NUL password")
-    if parts[0] not in (b"", parts[1]):
-        return None  # nobody here may act for somebody else
-    return (yield from _judge(parts[1], parts[2]))
-
-
-def _login_server(initial):
-    user = initial or (yield b"Username:")
-    password = yield b"Password:"
-    return (yield from _judge(user, password))
-
-
-MECHANISMS = ("PLAIN", "LOGIN")  # the client takes the first that is offered
 _CLIENT = {"PLAIN": _plain_client, "LOGIN": _login_client}
-_SERVER = {"PLAIN": _plain_server, "LOGIN": _login_server}
+_ORDER = ("PLAIN", "LOGIN", "SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN")
 
 
-def choose(offered):
-    """The best of the mechanisms offered (a list or set of str), or None."""
+def choose(offered, tls=True):
+    """The best of the mechanisms offered (a list or set of str), or None.
+
+    Under TLS the one with the fewest round trips; in the clear one that does not show the password, where there is one.
+    """
     offered = [m.upper() for m in offered]
-    for m in MECHANISMS:
+    for m in _ORDER if tls else _ORDER[2:]:
         if m in offered:
             return m
     return None
 
 
 def client(mechanism, user, password):
-    """The client's side of a mechanism: a generator of raw responses (no base64).
+    """The client's side of a mechanism: a generator of raw responses (no base64). `password` is the token of XOAUTH2
+    and OAUTHBEARER.
 
-    The first next() gives the initial response, None when the server speaks first; each
-    send(challenge) gives the answer to a challenge. StopIteration means that the server asks for
+    The first next() gives the initial response, None when the server speaks first; each send(challenge) gives the
+    answer to a challenge, or None while it computes: then send(None). StopIteration means that the server asks for
     more than the mechanism has.
     """
-    return _CLIENT[mechanism](user, password)
+    make = _CLIENT.get(mechanism)
+    if not make:
+        from .mechs import CLIENT
 
-
-def server(mechanism, initial=None):
-    """The server's side: a generator that is fed the client's raw responses (no base64).
-
-    It yields challenges (bytes), and once a tuple (user, password), to which it is sent True or
-    False. StopIteration.value is the user (str), or None when refused.
-    Raises SMTPError 504 5.5.4 for an unknown mechanism, 501 5.5.2 for a malformed response.
-    """
-    if mechanism.upper() not in _SERVER:
-        raise SMTPError(504, "5.5.4", "this AUTH mechanism is not known here")
-    return _SERVER[mechanism.upper()](initial)
+        make = CLIENT[mechanism]
+    return make(user, password)

@@ -1,12 +1,13 @@
-"""The one inner loop that looks at every octet of a mail in DATA, in machine code where the interpreter can make it.
+"""Mail in DATA as it arrives: dots taken off, lone CR and LF mended, its end found (RFC 5321 4.5.2).
 
-On CPython, and where MicroPython was built without the viper emitter, the same answer is computed from a few searches.
+The inner loop looks at every octet: in machine code from fast where the interpreter can make it, elsewhere by a few
+searches that give the same answer.
 """
 
 
 def clean(buf, lo, hi):
-    """The end of the part of buf[lo:hi] that needs no attention: just behind a CRLF that a dot follows, before the first CR or
-    LF that stands alone, or `hi`; one CR at the very end stays out, its LF may follow."""
+    """The end of the part of buf[lo:hi] that needs no attention: just behind a CRLF that a dot follows, before the
+    first CR or LF that stands alone, or `hi`; one CR at the very end stays out, its LF may follow."""
     i = buf.find(b"\r\n.", lo, hi)
     end = i + 2 if i >= 0 else hi - 1 if buf[hi - 1] == 13 else hi
     n = buf.count(b"\n", lo, end)
@@ -21,26 +22,68 @@ def clean(buf, lo, hi):
 
 
 try:
-    import micropython
+    from .fast import clean  # noqa: F811
+except (ImportError, SyntaxError, ValueError, AttributeError):
+    pass  # no machine code for this interpreter
 
-    @micropython.viper
-    def _clean(b: ptr8, lo: int, hi: int) -> int:  # noqa: F821 (ptr8 is viper's)
-        i = lo
-        while i < hi:
-            c = b[i]
-            if c == 10:
-                return i
-            if c == 13:
-                if i + 1 == hi:
-                    return i
-                if b[i + 1] != 10:
-                    return i
-                i += 1
-                if i + 1 < hi and b[i + 1] == 46:
-                    return i + 1
-            i += 1
-        return hi
 
-    clean = _clean
-except (ImportError, AttributeError, NotImplementedError, NameError):
-    pass
+def data(wire):
+    """The next piece of a mail in DATA with its dots taken off, None when more must arrive, False at its end.
+
+    Only CRLF "." CRLF ends it (RFC 5321 4.1.1.4, 4.5.2). A piece never splits a CRLF; a CR or LF that stands
+    alone sets `bare`, and is mended in what is returned: LF becomes CRLF, CR goes.
+    """
+    buf = wire.buf
+    lo = wire.lo
+    hi = wire.hi
+    if lo == hi:
+        return None
+    if wire.bol and buf[lo] == 46:
+        if hi - lo < 3 and (hi - lo < 2 or buf[lo + 1] == 13):
+            return None
+        if buf[lo + 1] == 13 and buf[lo + 2] == 10:
+            wire.lo = lo + 3
+            return False
+        lo += 1
+    wire.bol = False
+    end = clean(buf, lo, hi)
+    if end > lo:
+        wire.lo = end
+        wire.bol = buf[end - 1] == 10
+        return wire.mv[lo:end]
+    # A CR or LF alone, or a CR whose LF may still come.
+    wire.lo = lo
+    if buf[lo] == 13 and hi - lo == 1:
+        return None
+    wire.bare = True
+    wire.lo = lo + 1
+    return b"" if buf[lo] == 13 else b"\r\n"
+
+
+def chunk(wire):
+    """The next of `wire.want` octets of BDAT (RFC 3030), None when more must arrive. CR and LF that stand alone are
+    mended as in data(); a CR at the end of a piece is held back, the next piece may begin with its LF."""
+    buf = wire.buf
+    lo = wire.lo
+    hi = min(wire.hi, lo + wire.want)
+    if lo == hi:
+        return None
+    if wire.cr:
+        wire.cr = False
+        if buf[lo] == 10:
+            wire.lo = lo + 1
+            wire.want -= 1
+            return b"\r\n"
+        wire.bare = True
+    end = clean(buf, lo, hi)
+    if end > lo:
+        wire.lo = end
+        wire.want -= end - lo
+        return wire.mv[lo:end]
+    wire.lo = lo + 1
+    wire.want -= 1
+    if buf[lo] == 13:
+        wire.cr = True
+        return b""
+    wire.bare = True
+    return b"\r\n"

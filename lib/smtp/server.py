@@ -8,33 +8,68 @@ The protocol is here; the policy is a backend, any object with
 A sink has `write(piece)` (bytes-like, valid only during the call), `commit()`, which returns a text for the 250 once
 the mail is safe, and `abort()`. Everything a session needs to say no is an SMTPError.
 
-May use: stream, reply, sasl, address.
+May use: stream, listen, reply, address, and auth where there are users.
 """
 
 import asyncio
+import re
+from errno import ETIMEDOUT
 
-from . import sasl
+from . import const
 from .address import Envelope, in_networks, parse_ip, parse_network, parse_params, parse_path, valid_domain
-from .reply import SMTPError, line
-from .stream import DATA, LINE, SLEEP, TLS, Stream, accept, listen, sleep_ms, tls_reason
+from .listen import accept, listen
+from .reply import SMTPError
+from .stream import CHUNK, DATA, LINE, SEND, SLEEP, TLS, Stream, sleep_ms, ticks_add, ticks_diff, ticks_ms
 
-_MAX_RCPTS = 100  # RFC 5321 4.5.3.1.8: at least 100; the queue keeps a bit for each
-_MAX_ERRORS = 10
-_MAX_COMMANDS = 1000  # in a session, without a mail among them
-_MAX_LOGINS = 3
-_MAX_HOPS = 30  # Received fields, RFC 5321 6.3 asks for a limit of 100 at the most
-_TIMEOUT = 300000  # ms for a command, RFC 5321 4.5.3.2.7
-_MAIL_TIMEOUT = 600000  # ms for a whole mail, however slowly it trickles
+_MAX_RCPTS = const(100)  # RFC 5321 4.5.3.1.8: at least 100; the queue keeps a bit for each
+_MAX_ERRORS = const(10)
+_MAX_COMMANDS = const(1000)  # in a session, without a mail among them
+_MAX_LOGINS = const(3)
+_SLOT_TRIES = const(200)  # of 100 ms each
+_MAX_HOPS = const(30)  # Received fields, RFC 5321 6.3 asks for a limit of 100 at the most
+_TIMEOUT = const(300000)  # ms for a command, RFC 5321 4.5.3.2.7
+_MAIL_TIMEOUT = const(600000)  # ms for a whole mail, however slowly it trickles
+
+_MAX_LINE = const(512)  # RFC 5321 4.5.3.1.5, CRLF included
+_unclean = re.compile(b"[^ -~]").search
 
 _OK = b"250 2.0.0 ok\r\n"
 _GO = b"354 end with a dot on a line of its own\r\n"
+
+
+def _clean(text):
+    """Printable ASCII from a str: controls become spaces, everything else outside it "?"."""
+    return "".join(
+        [c if " " <= c <= "~" else " " if c < " " or c == "\x7f" else "?" for c in text]
+    ).encode()
+
+
+def line(code, enhanced, text):
+    """Bytes of one reply with CRLF; each "\\n" in `text` (str) starts another line of it.
+
+    `enhanced` is "" where RFC 2034 section 4 allows none (greeting, EHLO, 334, 354).
+    """
+    start = str(code).encode()
+    enhanced = (" " + enhanced + " ").encode() if enhanced else b" "
+    if "\n" not in text:
+        body = text.encode()
+        if _unclean(body):
+            body = _clean(text)
+        return (start + enhanced + body)[: _MAX_LINE - 2] + b"\r\n"
+    lines = [enhanced[1:] + _clean(part) for part in text.split("\n")]
+    out = []
+    while lines:
+        part = lines.pop(0)
+        out.append((start + (b"-" if lines else b" ") + part)[: _MAX_LINE - 2])
+    out.append(b"")
+    return b"\r\n".join(out)
 
 
 class Listener:
     """How one port behaves. All of it may be set after construction.
 
     domain: str, the name in the greeting; backend: see above; networks: CIDR texts whose hosts may relay without AUTH;
-    users: {name: verifier of sasl.make_verifier}; context: SSLContext of stream.server_context, for tls "starttls"
+    users: {name: verifier of auth.make_verifier}; context: SSLContext of listen.server_context, for tls "starttls"
     (offered) or "tls" (from the start); auth_in_clear: True offers AUTH without TLS too; max_size: octets a mail may
     have; log: called with a text.
     """
@@ -50,13 +85,27 @@ class Listener:
         self.auth_in_clear = auth_in_clear
         self.max_size = max_size
         self.log = log or (lambda text: None)
+        self.bare = "fix"  # a CR or LF alone in a mail is mended; "refuse" refuses the mail
+        self.greet_delay = 0  # ms in which nobody may talk before the greeting
+        self.slots = None  # TLS sessions that there is memory for, see Slots
         self.timeout = _TIMEOUT
         self.mail_timeout = _MAIL_TIMEOUT
         self.last = (None, False)
         self.rcpt_hook = getattr(backend, "rcpt", None)
         self.mail_hook = getattr(backend, "mail", None)
         self.greeting = b"220 %s ESMTP\r\n" % domain.encode()
-        self.hello = b"250-%s\r\n250-PIPELINING\r\n250-SIZE %d\r\n250-8BITMIME\r\n" % (domain.encode(), max_size)
+        self.names = None
+        self.hello = b"250-%s\r\n250-PIPELINING\r\n250-SIZE %d\r\n250-8BITMIME\r\n250-CHUNKING\r\n" % (
+            domain.encode(), max_size)
+
+
+    def mechanisms(self):
+        """The names of the AUTH mechanisms. A listener without users never loads the module."""
+        if self.names is None:
+            from .auth import mechanisms
+
+            self.names = mechanisms(self.users)
+        return self.names
 
 
 class Session:
@@ -72,6 +121,7 @@ class Session:
         self.tls = listener.tls == "tls"
         self.errors = self.commands = self.logins = 0
         self.open = True
+        self.sink = None  # where the mail in transfer goes
         if self.known:
             wire.eol = b"\n"
         self.start()
@@ -81,14 +131,32 @@ class Session:
         self.helo = None
         self.esmtp = False
         self.user = None
+        self.forget()
+
+    def forget(self):
+        """No transaction. A mail whose transfer had begun is the client's still."""
         self.mail = None
+        sink = self.sink
+        self.sink = None
+        if sink:
+            sink.abort()
 
     def run(self):
         io = self.io
         on = self.on
-        io.timeout = on.timeout
-        io.out = on.greeting
         try:
+            if on.greet_delay:
+                # Who talks before the greeting does not speak SMTP.
+                io.timeout = on.greet_delay
+                try:
+                    yield LINE
+                    io.out += b"554 5.5.1 wait for the greeting\r\n"
+                    return
+                except OSError as e:
+                    if e.args[0] != ETIMEDOUT:
+                        raise
+            io.timeout = on.timeout
+            io.out += on.greeting
             while self.open:
                 text = yield LINE
                 if text is False:
@@ -108,20 +176,24 @@ class Session:
                         raise SMTPError(421, "4.7.0", "too many commands")
                 except SMTPError as e:
                     self.refuse(e)
-        except OSError as e:
+                if len(io.out) > 1000:
+                    yield SEND
+        except (OSError, EOFError, ValueError) as e:
             if io.shaking:
-                on.log("TLS handshake with %s failed (%s)%s" % (self.peer, tls_reason(e) or e, _TLS_HINT))
-                return
-            if not self.open or e.args[0] != 110:
+                on.log("TLS handshake with %s failed (%s): a device that speaks only TLS 1.0 or 1.1, or does not know "
+                       "this certificate, needs a listener with tls = \"none\"" % (self.peer, e))
+            elif not isinstance(e, OSError) or e.args[0] != ETIMEDOUT:
                 raise
-            io.out += b"421 4.4.2 timed out, closing\r\n"
-        except ValueError as e:
-            on.log("TLS handshake with %s failed (%s)%s" % (self.peer, e, _TLS_HINT))
+            else:
+                io.out += b"421 4.4.2 timed out, closing\r\n"
+        finally:
+            self.forget()
 
     def refuse(self, e):
         """Answers with an error; too many of them end the session."""
         self.io.out += line(e.code, e.enhanced, e.text)
-        self.errors += 1
+        if e.code != 452 or self.commands > _MAX_COMMANDS:  # our limits are not the client's fault
+            self.errors += 1
         if e.code == 421:
             self.open = False
         elif self.errors >= _MAX_ERRORS:
@@ -136,14 +208,9 @@ class Session:
             name = ""
         if not valid_domain(name) and not self.known:
             raise SMTPError(501, "5.5.4", "give your domain or address literal")
-        self.start_keep_user()
+        self.forget()
         self.helo = name
         self.esmtp = esmtp
-
-    def start_keep_user(self):
-        user = self.user
-        self.start()
-        self.user = user
 
     def helo_(self, arg):
         self.hello_(arg, False)
@@ -156,7 +223,7 @@ class Session:
         if on.tls == "starttls" and not self.tls:
             out += b"250-STARTTLS\r\n"
         if self.may_login():
-            out += b"250-AUTH %s\r\n" % " ".join(sasl.MECHANISMS).encode()
+            out += b"250-AUTH %s\r\n" % " ".join(on.mechanisms()).encode()
         self.io.out += out + b"250 ENHANCEDSTATUSCODES\r\n"
 
     def may_login(self):
@@ -167,11 +234,12 @@ class Session:
             raise SMTPError(501, "5.5.4", "say MAIL FROM:<address>")
         if self.helo is None and not self.known:
             raise SMTPError(503, "5.5.1", "say EHLO first")
-        if self.mail:
+        if self.mail or self.sink:
             raise SMTPError(503, "5.5.1", "one mail at a time")
         on = self.on
         if not self.known and self.user is None:
-            # Never an open relay (RFC 2505, RFC 5068): without rights nothing is taken, whatever the address looks like.
+            # Never an open relay (RFC 2505, RFC 5068): without rights nothing is taken, whatever the address looks
+            # like.
             if self.may_login():
                 raise SMTPError(530, "5.7.0", "authentication required")
             if on.users and on.tls == "starttls" and not self.tls:
@@ -220,64 +288,136 @@ class Session:
         mail.rcpts.append(to)
         self.io.out += b"250 2.1.5 ok\r\n"
 
-    def data(self, arg):
+    def begin(self):
+        """Opens the sink for the mail of this transaction."""
         mail = self.mail
         if not mail:
             raise SMTPError(503, "5.5.1", "say MAIL first")
         if not mail.rcpts:
             raise SMTPError(554, "5.5.1", "no valid recipients")
+        try:
+            self.sink = self.on.backend.open(mail)
+        except (SMTPError, OSError) as e:
+            self.mail = None  # the next BDAT must not begin in the middle
+            raise self.failed(e)
+        self.size = 0
+        self.wrong = None
+        self.head = b"\n"  # the end of what was seen of the header section, None behind it
+        self.hops = 0
+        self.io.bare = self.io.cr = False
+        self.until = ticks_add(ticks_ms(), self.on.mail_timeout)
+
+    def data(self, arg):
         if arg:
             raise SMTPError(501, "5.5.4", "DATA takes no argument")
-        self.mail = None
-        return self.body(self.on.backend.open(mail))
+        if self.sink:
+            raise SMTPError(503, "5.5.1", "BDAT goes on with BDAT")
+        self.begin()
+        return self.receive()
 
-    def body(self, sink):
-        """Takes a mail in. It is the client's until commit() has returned: whatever ends this early aborts the sink."""
+    def receive(self):
         io = self.io
         io.out += _GO
         io.bol = True
-        io.timeout = self.on.mail_timeout
-        size = 0
+        while True:
+            self.hurry()
+            piece = yield DATA
+            if piece is False:
+                break
+            self.take(piece)
+        self.end()
+
+    def hurry(self):
+        """The time that is left for this mail, however slowly it trickles, bounds the wait for its next piece."""
+        left = ticks_diff(self.until, ticks_ms())
+        if left <= 0:
+            raise OSError(ETIMEDOUT)
+        self.io.timeout = left
+
+    def bdat(self, arg):
+        """RFC 3030 4.2: the octets follow whatever is answered, so they are read in any case."""
+        words = arg.upper().split()
+        last = len(words) == 2 and words[1] == b"LAST"
+        if not words or len(words[0]) > 10 or not words[0].isdigit() or len(words) > 1 and not last:
+            self.open = False  # where the next command begins is anybody's guess
+            raise SMTPError(501, "5.5.4", "say BDAT size or BDAT size LAST")
+        return self.chunk(int(words[0]), last)
+
+    def chunk(self, size, last):
+        io = self.io
         wrong = None
-        head = b"\n"  # the end of what was seen of the header section, None behind it
-        hops = 0
-        try:
-            while True:
-                piece = yield DATA
-                if piece is False:
-                    break
-                size += len(piece)
-                if wrong:
-                    continue
-                if size > self.on.max_size:
-                    wrong = self.too_big()
-                if head is not None:
-                    head += piece
-                    i = head.find(b"\n\r\n")
-                    hops += (head if i < 0 else head[:i]).count(b"\nReceived:")
-                    head = head[-10:] if i < 0 else None  # one octet less than the pattern: none is counted twice
-                    if hops > _MAX_HOPS:
-                        wrong = SMTPError(554, "5.4.6", "%d hops: the mail goes round in a circle" % hops)
-                try:
-                    sink.write(piece)
-                except SMTPError as e:
-                    wrong = e
-                if wrong:
-                    sink.abort()
-            if wrong is None:
-                done = sink
-                sink = None
-                self.io.out += line(250, "2.0.0", done.commit() or "ok")
-                self.commands = 0
-        finally:
-            io.timeout = self.on.timeout
-            if sink and wrong is None:
-                sink.abort()
+        if not self.sink:
+            try:
+                self.begin()
+            except SMTPError as e:
+                wrong = e
+                self.until = ticks_add(ticks_ms(), self.on.mail_timeout)
+        io.want = size
+        while io.want > 0:
+            self.hurry()
+            piece = yield CHUNK
+            if not wrong:
+                self.take(piece)
+        io.timeout = self.on.timeout
         if wrong:
+            if last:
+                self.forget()
             raise wrong
+        if last or self.wrong:
+            self.end()
+        else:
+            io.out += line(250, "2.0.0", "%d octets" % size)
+
+    def take(self, piece):
+        """A piece of mail into the sink, unless something was wrong with what came before."""
+        if self.wrong:
+            return
+        self.size += len(piece)
+        if self.size > self.on.max_size:
+            self.wrong = self.too_big()
+        head = self.head
+        if head is not None:
+            head += piece
+            i = head.find(b"\n\r\n")
+            self.hops += (head if i < 0 else head[:i]).lower().count(b"\nreceived:")
+            self.head = head[-9:] if i < 0 else None  # less than the pattern: none is counted twice
+            if self.hops > _MAX_HOPS:
+                self.wrong = SMTPError(554, "5.4.6", "%d hops: the mail goes round in a circle" % self.hops)
+        if not self.wrong:
+            try:
+                self.sink.write(piece)
+            except (SMTPError, OSError) as e:
+                self.wrong = self.failed(e)
+        if self.wrong:
+            self.sink.abort()
+
+    def failed(self, e):
+        """The refusal for what the backend raised."""
+        if isinstance(e, SMTPError):
+            return e
+        self.on.log("cannot store mail: %s" % e)
+        return SMTPError(451, "4.3.0", "the mail could not be stored")
+
+    def end(self):
+        """All of a mail has arrived: commits it and answers."""
+        io = self.io
+        io.timeout = self.on.timeout
+        if self.io.bare and self.on.bare == "refuse" and not self.wrong:
+            self.wrong = SMTPError(554, "5.6.0", "a CR or LF stands alone: lines end with CRLF")
+        if self.wrong:
+            self.forget()
+            raise self.wrong
+        try:
+            text = self.sink.commit()
+        except (SMTPError, OSError) as e:
+            self.forget()
+            raise self.failed(e)
+        self.sink = self.mail = None
+        self.commands = 0
+        io.out += line(250, "2.0.0", text or "ok")
 
     def rset(self, arg):
-        self.mail = None
+        self.forget()
         self.io.out += _OK
 
     def noop(self, arg):
@@ -290,7 +430,7 @@ class Session:
         raise SMTPError(502, "5.5.1", "not implemented")
 
     def help_(self, arg):
-        self.io.out += b"214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY AUTH STARTTLS\r\n"
+        self.io.out += b"214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY AUTH STARTTLS\r\n"
 
     def quit_(self, arg):
         self.open = False
@@ -307,6 +447,8 @@ class Session:
 
     def upgrade(self):
         io = self.io
+        if self.on.slots:
+            yield from self.on.slots.wait(self, io)
         io.out += b"220 2.0.0 go ahead\r\n"
         io.context = (self.on.context, None)
         yield TLS
@@ -314,22 +456,24 @@ class Session:
         self.start()
 
     def auth(self, arg):
-        if self.user is not None or self.mail:
+        if self.user is not None or self.mail or self.sink:
             raise SMTPError(503, "5.5.1", "not now")
         if not self.may_login():
             if self.on.users and not self.tls:
                 raise SMTPError(538, "5.7.11", "say STARTTLS first")
             raise SMTPError(502, "5.5.1", "no AUTH here")
         parts = arg.split(None, 1)
+        from . import auth
+
         name = str(parts[0].upper(), "utf-8") if parts and not parts[0].strip(_NAME) else ""
-        if name not in sasl.MECHANISMS:
+        if name not in self.on.mechanisms():
             raise SMTPError(504, "5.5.4", "mechanism not supported")
         initial = None
         if len(parts) > 1:
-            initial = b"" if parts[1] == b"=" else sasl.unb64(parts[1])
-        return self.login(sasl.server(name, initial))
+            initial = b"" if parts[1] == b"=" else auth.unb64(parts[1])
+        return self.login(auth, auth.server(name, initial))
 
-    def login(self, exchange):
+    def login(self, auth, exchange):
         """Runs a SASL exchange (RFC 4954). Refusals are answered late, and later each time."""
         io = self.io
         user = None
@@ -338,15 +482,17 @@ class Session:
             while True:
                 ask = exchange.send(value)
                 if isinstance(ask, tuple):
-                    value = yield from sasl.check(self.on.users.get(ask[0]), ask[1])
+                    value = self.on.users.get(ask[0])
+                    if ask[1] is not None:
+                        value = yield from auth.check(value, ask[1])
                 else:
-                    io.out += b"334 " + sasl.b64(ask) + b"\r\n"
+                    io.out += b"334 " + auth.b64(ask) + b"\r\n"
                     value = yield LINE
                     if value is False:
                         raise SMTPError(500, "5.5.6", "line too long")
                     if value == b"*":
                         raise SMTPError(501, "5.0.0", "cancelled")
-                    value = sasl.unb64(value)
+                    value = auth.unb64(value)
         except StopIteration as e:
             user = e.value
         if user is None:
@@ -363,14 +509,13 @@ class Session:
 
 
 _NAME = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_abcdefghijklmnopqrstuvwxyz"
-_TLS_HINT = ": a device that speaks only TLS 1.0 or 1.1 needs a listener with tls = \"none\""
-
 COMMANDS = {
     b"EHLO": Session.ehlo,
     b"HELO": Session.helo_,
     b"MAIL": Session.mail_,
     b"RCPT": Session.rcpt,
     b"DATA": Session.data,
+    b"BDAT": Session.bdat,
     b"RSET": Session.rset,
     b"NOOP": Session.noop,
     b"QUIT": Session.quit_,
@@ -382,6 +527,51 @@ COMMANDS = {
     b"STARTTLS": Session.starttls,
     b"AUTH": Session.auth,
 }
+
+
+class Slots:
+    """TLS sessions are memory: `free` of them at a time, first come, first served. Who waits is an object of his
+    own."""
+
+    def __init__(self, free):
+        self.free = free
+        self.line = []
+        self.holders = []
+
+    def take(self, who):
+        """True when `who` has a slot now; else he stands in line, and asks again."""
+        if who in self.holders:
+            return True
+        if who not in self.line:
+            self.line.append(who)
+        if self.free and self.line[0] is who:
+            self.free -= 1
+            self.line.pop(0)
+            self.holders.append(who)
+            return True
+        return False
+
+    def give(self, who):
+        """Gives the slot back, or leaves the line."""
+        if who in self.line:
+            self.line.remove(who)
+        if who in self.holders:
+            self.holders.remove(who)
+            self.free += 1
+
+    def wait(self, who, io):
+        """Generator for a session: waits for a slot, but not for ever."""
+        timeout = io.timeout
+        io.timeout = 100
+        for _ in range(_SLOT_TRIES):
+            if self.take(who):
+                break
+            yield SLEEP
+        else:
+            self.give(who)
+            io.timeout = timeout
+            raise SMTPError(454, "4.7.0", "no memory for TLS now, try again")
+        io.timeout = timeout
 
 
 class Server:
@@ -420,9 +610,11 @@ class Server:
         return lambda: accept(sock, serve)
 
     async def session(self, stream, peer, listener):
+        session = Session(stream, peer, listener)
         try:
-            session = Session(stream, peer, listener)
             if listener.tls == "tls":
+                while listener.slots and not listener.slots.take(session):
+                    await sleep_ms(100)
                 stream.context = (listener.context, None)
                 stream.start_tls()
             await stream.run(session.run())
@@ -433,6 +625,8 @@ class Server:
         finally:
             self.tasks.remove(stream.task)
             stream.close()
+            if listener.slots:
+                listener.slots.give(session)
 
     async def close(self):
         """Ends all sessions, what they had not committed is forgotten, and stops listening."""

@@ -8,15 +8,15 @@ A protocol session is a generator that owns a wire. It appends what it says to `
     PAUSE   let the others run                       (sent back: None)
     LINE    a line without its end                   (bytes; False: it did not fit the buffer and was dropped)
     DATA    a piece of a dot-stuffed mail            (memoryview or bytes; False: the end. Set `wire.bol` first)
-    CHUNK   a piece of `wire.want` raw octets        (memoryview)
+    CHUNK   a piece of `wire.want` octets of BDAT    (memoryview or bytes; `want` counts down)
     SEND    what is in `out` to be sent now          (None)
     TLS     TLS with `wire.context` from here on     (None; what was read ahead is thrown away, CVE-2011-0411)
     SLEEP   `wire.timeout` milliseconds              (None)
 
-`out` also goes out whenever the wire has to wait for input, so answers to a pipelined group leave in one write (RFC 2920).
-A failure of the transport is raised inside the generator: EOFError when the peer has gone, OSError(ETIMEDOUT) when
-`wire.timeout` (ms, counted from the request, not from the last byte) has passed, any other OSError or ValueError as
-the socket or TLS raised it.
+`out` also goes out whenever the wire has to wait for input, so answers to a pipelined group leave in one write (RFC
+2920). A failure of the transport is raised inside the generator: EOFError when the peer has gone, OSError(ETIMEDOUT)
+when `wire.timeout` (ms, counted from the request, not from the last byte) has passed, any other OSError or ValueError
+as the socket or TLS raised it.
 """
 
 import asyncio
@@ -26,22 +26,22 @@ import ssl
 import sys
 import time
 
-from .scan import clean
+from . import const
 
 PAUSE = None
-LINE = 1
-DATA = 2
-CHUNK = 3
-SEND = 4
-TLS = 5
-SLEEP = 6
-_OVER = 7  # the session has ended
+LINE = const(1)
+DATA = const(2)
+CHUNK = const(3)
+SEND = const(4)
+TLS = const(5)
+SLEEP = const(6)
+_OVER = const(7)  # the session has ended
 
 MICROPYTHON = sys.implementation.name == "micropython"
-_AGAIN = (errno.EAGAIN, errno.EINPROGRESS)
+AGAIN = (errno.EAGAIN, errno.EINPROGRESS)
 _CONNECTED = (106, 56, 127)  # EISCONN of Linux and MicroPython, of BSD, of lwIP
-_SWEEP = 200  # ms between two looks at the deadlines
-_SPARE = 4  # buffers kept for the next sessions
+_SWEEP = const(200)  # ms between two looks at the deadlines
+_SPARE = const(4)  # buffers kept for the next sessions
 
 if MICROPYTHON:
     from asyncio import core
@@ -50,19 +50,15 @@ if MICROPYTHON:
     ticks_add = time.ticks_add
     ticks_diff = time.ticks_diff
     sleep_ms = asyncio.sleep_ms
+
+    def ready(sock, write):
+        if write:
+            yield core._io_queue.queue_write(sock)
+        else:
+            yield core._io_queue.queue_read(sock)
+
 else:
-
-    def ticks_ms():
-        return int(time.monotonic() * 1000)
-
-    def ticks_add(a, b):
-        return a + b
-
-    def ticks_diff(a, b):
-        return a - b
-
-    def sleep_ms(ms):
-        return asyncio.sleep(ms / 1000)
+    from .cpython import fit, ready, sleep_ms, ticks_add, ticks_diff, ticks_ms  # noqa: F401 (listen uses ready)
 
 
 class Wire:
@@ -77,9 +73,11 @@ class Wire:
         self.skip = False
         self.bol = True  # the next octet of DATA begins a line
         self.bare = False  # a CR or LF alone was seen in DATA
+        self.cr = False  # a CR was held back at the end of a piece of BDAT
         self.want = 0
         self.timeout = 300000
         self.context = None
+        self.tls = False
         self.shaking = False  # a TLS handshake is under way
 
     def line(self):
@@ -102,45 +100,18 @@ class Wire:
         return bytes(self.mv[lo:i])
 
     def data(self):
-        """The next piece of a mail in DATA with its dots taken off, None when more must arrive, False at its end.
+        """The next piece of a mail in DATA with its dots taken off, see smtp.scan.data: only a server loads that."""
+        from .scan import data
 
-        Only CRLF "." CRLF ends it (RFC 5321 4.1.1.4, 4.5.2). A piece never splits a CRLF; a CR or LF that stands
-        alone sets `bare`, and is mended in what is returned: LF becomes CRLF, CR goes.
-        """
-        buf = self.buf
-        lo = self.lo
-        hi = self.hi
-        if lo == hi:
-            return None
-        if self.bol and buf[lo] == 46:
-            if hi - lo < 3 and (hi - lo < 2 or buf[lo + 1] == 13):
-                return None
-            if buf[lo + 1] == 13 and buf[lo + 2] == 10:
-                self.lo = lo + 3
-                return False
-            lo += 1
-        self.bol = False
-        end = clean(buf, lo, hi)
-        if end > lo:
-            self.lo = end
-            self.bol = buf[end - 1] == 10
-            return self.mv[lo:end]
-        # A CR or LF alone, or a CR whose LF may still come.
-        self.lo = lo
-        if buf[lo] == 13 and hi - lo == 1:
-            return None
-        self.bare = True
-        self.lo = lo + 1
-        return b"" if buf[lo] == 13 else b"\r\n"
+        Wire.data = data
+        return data(self)
 
     def chunk(self):
-        """Up to `want` octets as they are, None when none has arrived."""
-        lo = self.lo
-        if lo == self.hi:
-            return None
-        end = min(self.hi, lo + self.want)
-        self.lo = end
-        return self.mv[lo:end]
+        """The next of `want` octets of BDAT, see smtp.scan.chunk."""
+        from .scan import chunk
+
+        Wire.chunk = chunk
+        return chunk(self)
 
 
 # The streams whose deadlines are swept, the task that does it, and buffers for the streams to come.
@@ -158,7 +129,11 @@ async def _sweep():
                 s.expire()
 
 
-_READ, _WRITE, _SLEEP, _DONE = 0, 1, 2, 3  # what advance() waits for
+# what advance() waits for
+_READ = const(0)
+_WRITE = const(1)
+_NAP = const(2)
+_DONE = const(3)
 
 
 class Stream(Wire):
@@ -193,7 +168,7 @@ class Stream(Wire):
                 wait = self.advance()
                 if wait is _DONE:
                     return self.value
-                if wait is _SLEEP:
+                if wait is _NAP:
                     await sleep_ms(self.pause)
                     continue
                 if self.due is None:
@@ -242,7 +217,7 @@ class Stream(Wire):
                         self.turns += 1
                         if not self.turns & 31:
                             self.pause = 0
-                            return _SLEEP
+                            return _NAP
                         if not self.fill():
                             return _READ
                         continue
@@ -251,7 +226,7 @@ class Stream(Wire):
                     elif request is PAUSE or request is SLEEP:
                         self.pause = 0 if request is PAUSE else self.timeout
                         self.request = SEND
-                        return _SLEEP
+                        return _NAP
                     elif request is _OVER:
                         return _DONE
             except (OSError, ValueError, EOFError) as e:
@@ -295,13 +270,13 @@ class Stream(Wire):
         """
         context, name = self.context
         self.lo = self.hi = 0
-        self.shaking = True
+        self.tls = self.shaking = True
         if name is None:
             self.use(context.wrap_socket(self.raw, server_side=True, do_handshake_on_connect=False))
         else:
             self.use(context.wrap_socket(self.raw, server_hostname=name, do_handshake_on_connect=False))
         if not MICROPYTHON:
-            self.raw = self.sock
+            self.raw = self.sock  # CPython took the socket over
 
     def close(self):
         """Closes the socket, whatever state it is in."""
@@ -315,87 +290,39 @@ class Stream(Wire):
             except (OSError, ValueError):
                 pass
 
-    if MICROPYTHON:
+    def use(self, sock):
+        self.sock = sock
+        self.get = sock.readinto
+        self.put = sock.write
 
-        def use(self, sock):
-            self.sock = sock
-            self.get = sock.readinto
-            self.put = sock.write
-
-        def wait(self, write):
-            # A generator is awaitable here. The raw socket is polled by the kernel; a TLS object would be asked 1,000
-            # times a second.
-            self.waiter = core.cur_task
-            try:
-                if write:
-                    yield core._io_queue.queue_write(self.raw)
-                else:
-                    yield core._io_queue.queue_read(self.raw)
-            except asyncio.CancelledError:
-                if self.expired:
-                    self.expired = False
-                    raise OSError(errno.ETIMEDOUT)
-                raise
-            finally:
-                self.waiter = None
-
-        def expire(self):
-            # Only a task that still waits for its socket may be cancelled: one that was woken is queued already.
-            if id(self.raw) in core._io_queue.map:
-                self.expired = True
-                self.waiter.cancel()
-
-    else:
-
-        def use(self, sock):
-            self.sock = sock
-
-        def get(self, into):
-            try:
-                return self.sock.recv_into(into)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return None
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return 0
-
-        def put(self, data):
-            try:
-                return self.sock.send(data)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return None
-
-        async def wait(self, write):
-            self.waiter = asyncio.get_running_loop().create_future()
-            try:
-                await _ready(self.raw, write, self.waiter)
-            finally:
-                self.waiter = None
-
-        def expire(self):
-            if not self.waiter.done():
-                self.waiter.set_exception(OSError(errno.ETIMEDOUT, "timed out"))
-
-
-if MICROPYTHON:
-
-    def _ready(sock, write, _=None):
-        if write:
-            yield core._io_queue.queue_write(sock)
-        else:
-            yield core._io_queue.queue_read(sock)
-
-else:
-
-    async def _ready(sock, write, future=None):
-        loop = asyncio.get_running_loop()
-        future = future or loop.create_future()
-        fd = sock.fileno()
-        add, remove = (loop.add_writer, loop.remove_writer) if write else (loop.add_reader, loop.remove_reader)
-        add(fd, lambda: future.done() or future.set_result(None))
+    def wait(self, write):
+        """Waits until the socket can be read or written. OSError(ETIMEDOUT) when `due` passes first."""
+        # A generator is awaitable on MicroPython. The raw socket is polled by the kernel; a TLS object would be asked
+        # 1,000 times a second.
+        self.waiter = core.cur_task
         try:
-            await future
+            if write:
+                yield core._io_queue.queue_write(self.raw)
+            else:
+                yield core._io_queue.queue_read(self.raw)
+        except asyncio.CancelledError:
+            if self.expired:
+                self.expired = False
+                raise OSError(errno.ETIMEDOUT)
+            raise
         finally:
-            remove(fd)
+            self.waiter = None
+
+    def expire(self):
+        """Ends wait(): the deadline has passed."""
+        # Only a task that still waits for its socket may be cancelled: one that was woken is queued already.
+        if id(self.raw) in core._io_queue.map:
+            self.expired = True
+            self.waiter.cancel()
+
+
+if not MICROPYTHON:
+    fit(Stream)
 
 
 async def connect(host, port, timeout=30000, size=2048):
@@ -412,7 +339,7 @@ async def connect(host, port, timeout=30000, size=2048):
             try:
                 sock.connect(address)
             except OSError as e:
-                if e.errno not in _AGAIN:
+                if e.errno not in AGAIN:
                     raise
                 await stream.wait(True)
                 try:
@@ -433,46 +360,6 @@ async def connect(host, port, timeout=30000, size=2048):
     raise error or OSError(errno.EHOSTUNREACH)
 
 
-def listen(address, port, backlog=8):
-    """A listening socket, or OSError (EADDRINUSE: the port is taken)."""
-    family, kind, proto, _, where = socket.getaddrinfo(address, port, 0, socket.SOCK_STREAM)[0]
-    sock = socket.socket(family, kind, proto)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(where)
-        sock.listen(backlog)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-async def accept(sock, serve):
-    """Accepts for ever: calls `serve(socket, peer's address as text)` for each connection."""
-    while True:
-        try:
-            conn, peer = sock.accept()
-        except OSError as e:
-            if e.errno in _AGAIN:
-                await _ready(sock, False)
-            else:  # out of sockets, or the peer has gone again: go on when there is air
-                await sleep_ms(100)
-            continue
-        conn.setblocking(False)
-        serve(conn, peer_ip(peer))
-
-
-def peer_ip(address):
-    """The IP address in what accept() gave, as text: a tuple on boards and CPython, a raw sockaddr on unix."""
-    if isinstance(address, tuple):
-        ip = address[0]
-    else:
-        v4 = (address[1] or address[0]) == socket.AF_INET  # BSD has a length before the family
-        ip = socket.inet_ntop(*((socket.AF_INET, address[4:8]) if v4 else (socket.AF_INET6, address[8:24])))
-    return ip[7:] if ip.startswith("::ffff:") and "." in ip else ip
-
-
 def client_context(ca, verify=True):
     """An SSLContext for a client: `ca` is a list of DER certificates, the only ones that are trusted.
 
@@ -490,53 +377,3 @@ def client_context(ca, verify=True):
     for der in ca:
         context.load_verify_locations(cadata=der)
     return context
-
-
-def server_context(cert, key):
-    """An SSLContext for a server from a certificate and its key, both DER."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    if MICROPYTHON:
-        context.load_cert_chain(cert, key)
-    else:
-        _load_der(context, cert, key)
-    return context
-
-
-if not MICROPYTHON:
-
-    def _load_der(context, cert, key):
-        import base64
-        import os
-        import tempfile
-
-        with tempfile.NamedTemporaryFile("w", suffix=".pem", delete=False) as f:
-            f.write(ssl.DER_cert_to_PEM_cert(cert))
-            f.write("-----BEGIN PRIVATE KEY-----\n%s-----END PRIVATE KEY-----\n" % base64.encodebytes(key).decode())
-        try:
-            context.load_cert_chain(f.name)
-        finally:
-            os.unlink(f.name)
-
-
-def tls_reason(error):
-    """What a failed handshake says: "name", "expired", "future", "ca", "memory", "gone", or "" for anything else."""
-    if isinstance(error, MemoryError) or getattr(error, "errno", 0) == errno.ENOMEM:
-        return "memory"
-    if isinstance(error, EOFError) or getattr(error, "errno", 0) in (errno.ECONNRESET, 32):
-        return "gone"
-    text = str(error).lower()
-    for word, reason in (
-        ("expired", "expired"),
-        ("future", "future"),
-        ("not yet valid", "future"),
-        ("does not match", "name"),
-        ("mismatch", "name"),
-        ("not valid for", "name"),
-        ("not correctly signed", "ca"),
-        ("issuer", "ca"),
-        ("self-signed", "ca"),
-        ("self signed", "ca"),
-    ):
-        if word in text:
-            return reason
-    return ""

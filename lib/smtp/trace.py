@@ -117,7 +117,7 @@ class Outgoing:
                     empty = hold[at:end] in (b"\r\n", b"\n")
                     out += hold[start:at]
                     out += self._added()
-                    out += hold[at:] if empty else b"\r\n" + hold[at:]
+                    out += b"\r\n" + hold[end if empty else at :]
                     at = start = len(hold)
                     self._head = False
                     break
@@ -166,7 +166,7 @@ class Outgoing:
         self._field = None
         if self._again:
             return b""
-        value = field[field.find(b":") + 1 :].replace(b"\r", b"").replace(b"\n", b"")
+        value = field[field.find(b":") + 1 :].replace(b"\r\n", b"")
         value = bytes([32 if c < 32 or c == 127 else c for c in value]).strip()
         name, address = split_mailbox(value)
         sender = self._sender.encode()

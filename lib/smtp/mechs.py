@@ -1,0 +1,133 @@
+"""The SASL mechanisms that not every session needs, both sides, without I/O; sasl and auth load it when one is named.
+
+SCRAM-SHA-256 (RFC 5802, 7677), CRAM-MD5 (RFC 2195), XOAUTH2 (as Gmail and Microsoft 365 document it) and OAUTHBEARER
+(RFC 7628), the last two on the client's side only. Generators as in sasl and auth. May use: auth, reply.
+"""
+
+import binascii
+import hashlib
+import os
+
+from .auth import CLEAR, equal, hmac, parse_verifier, pbkdf2, text
+from .reply import SMTPError
+from .sasl import b64, unb64
+
+
+def _bad(why):
+    return SMTPError(501, "5.5.2", why)
+
+
+def _nonce():
+    return b64(os.urandom(18))
+
+
+def _fields(message):
+    """{letter: value} of a SCRAM message, bytes."""
+    return {f[:1]: f[2:] for f in message.split(b",") if f[1:2] == b"="}
+
+
+def _xor(a, b):
+    return bytes([x ^ y for x, y in zip(a, b)])
+
+
+def _keys(stored, server_key, spoken):
+    return hmac(stored, spoken), hmac(server_key, spoken)
+
+
+def scram_client(user, password, nonce=None):
+    """Raises ValueError when the server cannot prove that it knows the password."""
+    nonce = nonce or _nonce()
+    first = b"n=" + user.replace("=", "=3D").replace(",", "=2C").encode() + b",r=" + nonce
+    challenge = yield b"n,," + first
+    got = _fields(challenge)
+    try:
+        salt, rounds = binascii.a2b_base64(got[b"s"]), int(got[b"i"])
+    except (KeyError, ValueError):
+        raise ValueError("the server's SCRAM message makes no sense")
+    if not got.get(b"r", b"").startswith(nonce) or not 0 < rounds <= 100000:
+        raise ValueError("the server's SCRAM message makes no sense")
+    salted = yield from pbkdf2(password.encode(), salt, rounds)
+    final = b"c=biws,r=" + got[b"r"]
+    spoken = first + b"," + challenge + b"," + final
+    key = hmac(salted, b"Client Key")
+    proof, signature = _keys(hashlib.sha256(key).digest(), hmac(salted, b"Server Key"), spoken)
+    challenge = yield final + b",p=" + b64(_xor(key, proof))
+    if challenge != b"v=" + b64(signature):
+        raise ValueError("the server does not know the password: it is not who it says it is")
+    yield b""
+
+
+def scram_server(initial, nonce=None):
+    if initial is None:
+        initial = yield b""
+    parts = initial.split(b",", 2)
+    if len(parts) != 3 or parts[0] not in (b"n", b"y"):
+        raise _bad("SCRAM without channel binding, please")
+    got = _fields(parts[2])
+    user = text(got.get(b"n", b"").replace(b"=2C", b",").replace(b"=3D", b"="))
+    if not user or not got.get(b"r"):
+        raise _bad("the SCRAM message makes no sense")
+    if parts[1] not in (b"", b"a=" + got[b"n"]):
+        return None
+    verifier = yield user, None
+    if verifier is None or verifier.startswith(CLEAR):
+        # Nobody can tell from the answer that there is no such user: the salt is the same each time.
+        rounds, salt, stored, server_key = 4096, hmac(_secret, user.encode())[:16], None, _secret
+    else:
+        rounds, salt, stored, server_key = parse_verifier(verifier)
+    nonce = got[b"r"] + (nonce or _nonce())
+    challenge = b"r=%s,s=%s,i=%d" % (nonce, b64(salt), rounds)
+    final = yield challenge
+    bare, _, proof = final.rpartition(b",p=")
+    got = _fields(bare)
+    if got.get(b"c") != b64(parts[0] + b"," + parts[1] + b",") or got.get(b"r") != nonce:
+        raise _bad("the SCRAM message makes no sense")
+    proof = unb64(proof)
+    expect, signature = _keys(stored or _secret, server_key, parts[2] + b"," + challenge + b"," + bare)
+    if stored is None or len(proof) != 32 or not equal(hashlib.sha256(_xor(proof, expect)).digest(), stored):
+        return None
+    yield b"v=" + b64(signature)
+    return user
+
+
+_secret = os.urandom(32)
+
+
+def _md5(key, msg):
+    """HMAC-MD5 in hex, bytes."""
+    return binascii.hexlify(hmac(key, msg, hashlib.md5))
+
+
+def cram_client(user, password):
+    challenge = yield None
+    yield user.encode() + b" " + _md5(password.encode(), challenge)
+
+
+def cram_server(initial):
+    challenge = b"<%s@edgepost>" % binascii.hexlify(os.urandom(12))
+    user, _, digest = (yield challenge).rpartition(b" ")
+    user = text(user)
+    verifier = yield user, None
+    known = verifier is not None and verifier.startswith(CLEAR)
+    right = _md5((verifier[len(CLEAR) :] if known else "").encode(), challenge)
+    return user if equal(right, digest.lower()) and known else None
+
+
+def xoauth2_client(user, token):
+    yield ("user=%s\1auth=Bearer %s\1\1" % (user, token)).encode()
+    yield b""  # the challenge says in JSON what is wrong; the reply follows
+
+
+def bearer_client(user, token):
+    name = user.replace("=", "=3D").replace(",", "=2C")
+    yield ("n,a=%s,\1auth=Bearer %s\1\1" % (name, token)).encode()
+    yield b"\1"
+
+
+CLIENT = {
+    "SCRAM-SHA-256": scram_client,
+    "CRAM-MD5": cram_client,
+    "XOAUTH2": xoauth2_client,
+    "OAUTHBEARER": bearer_client,
+}
+SERVER = {"SCRAM-SHA-256": scram_server, "CRAM-MD5": cram_server}

@@ -1,0 +1,7 @@
+"""`python -m edgepost` is the `edgepost` command."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,801 @@
+"""From board.toml, which a person writes, to config.json, which the board reads.
+
+`load` reads and checks everything and tells all that is wrong at once. What the board gets is
+normalised: times in seconds, sizes in bytes, certificates as base64 of their DER form, the time
+zone as a rule, passwords of LAN users as SCRAM verifiers (RFC 5803), so that those passwords never
+reach the board.
+"""
+
+import base64
+import binascii
+import datetime
+import difflib
+import importlib
+import ipaddress
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization as ser
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+
+from . import build, timezone
+from .errors import UserError
+
+# A board holds its CAs in RAM while it connects: a whole trust store does not fit.
+MAX_CAS = 8
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_SIZES = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_TIMES = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_TLS = ("none", "starttls", "tls")
+
+# What is right, for each key: shown with everything that is wrong.
+EXAMPLES = {
+    "board": '[board] and below it name = "cold-store"',
+    "board.name": 'name = "cold-store"',
+    "board.domain": 'domain = "cold-store.example.com"',
+    "board.timezone": 'timezone = "Europe/Berlin"',
+    "smarthost": '[smarthost] and below it host = "smtp.example.com"',
+    "smarthost.host": 'host = "smtp.example.com"',
+    "smarthost.port": "port = 587",
+    "smarthost.security": 'security = "starttls"',
+    "smarthost.verify": 'verify = "full"',
+    "smarthost.ca": 'ca = "ca.pem"',
+    "smarthost.username": 'username = "gateway"',
+    "smarthost.password": 'password = { env = "SMTP_PASSWORD" }',
+    "smarthost.sender": 'sender = "gateway@example.com"',
+    "mail": '[mail] and below it from = "cold-store@example.com" and to = ["oncall@example.com"]',
+    "mail.from": 'from = "cold-store@example.com"',
+    "mail.to": 'to = ["oncall@example.com"]',
+    "mail.admin": 'admin = "admin@example.com"',
+    "listener": '[[listener]] and below it port = 2525 and allow = ["192.168.1.0/24"]',
+    "listener.address": 'address = "192.168.1.10"',
+    "listener.port": "port = 2525",
+    "listener.tls": 'tls = "starttls"',
+    "listener.cert": 'cert = "cert.pem"',
+    "listener.key": 'key = "key.pem"',
+    "listener.allow": 'allow = ["192.168.1.0/24"]',
+    "listener.users": 'users = { printer = { env = "PRINTER_PASSWORD" } }',
+    "listener.auth_in_clear": "auth_in_clear = true",
+    "queue": '[queue] and below it max_bytes = "512KB"',
+    "queue.max_bytes": 'max_bytes = "512KB"',
+    "queue.max_message": 'max_message = "10MB"',
+    "queue.retry": 'retry = "1m"',
+    "queue.retry_max": 'retry_max = "1h"',
+    "sensor": '[[sensor]] and below it name = "freezer"',
+    "sensor.name": 'name = "freezer"',
+    "sensor.driver": 'driver = "file"',
+    "sensor.path": 'path = "freezer.txt"',
+    "sensor.every": 'every = "30s"',
+    "sensor.above": "above = -15.0",
+    "sensor.below": "below = 5.0",
+    "sensor.hysteresis": "hysteresis = 0.5",
+    "sensor.to": 'to = ["oncall@example.com"]',
+    "sensor.priority": 'priority = "urgent"',
+}
+
+
+class ConfigError(UserError):
+    """What is wrong with a board.toml: `problems` is a list of lines, each with key, fault and
+    example.
+    """
+
+    def __init__(self, path, problems):
+        self.problems = problems
+        if len(problems) == 1:
+            text = f"{path}: {problems[0]}"
+        else:
+            lines = "".join(f"\n  {line}" for line in problems)
+            if any(re.match(r"\w+\[\d+\]", line) for line in problems):
+                lines += "\n(tables of the same name are counted from 1)"
+            text = f"{path}: {len(problems)} problems, nothing was started:{lines}"
+        super().__init__(text)
+
+
+# ---- values, each a function that gives the normalised value or raises ValueError
+
+
+def _show(value):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (dict, list)):
+        return "a table" if isinstance(value, dict) else "a list"
+    text = repr(value)
+    return text if len(text) < 50 else text[:46] + "...'"
+
+
+def _text(value, what="text", limit=255):
+    if not isinstance(value, str):
+        raise ValueError(f"{_show(value)} is not text in quotes")
+    if not value.strip():
+        raise ValueError(f"is empty: {what} is needed")
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
+        raise ValueError("has a line break or another control character in it")
+    if len(value.encode("utf-8", "surrogatepass")) > limit:
+        raise ValueError(f"is longer than {limit} bytes")
+    return value
+
+
+def _choice(*allowed):
+    def check(value):
+        if value not in allowed:
+            choices = ", ".join(f'"{a}"' for a in allowed)
+            raise ValueError(f"{_show(value)} is none of {choices}")
+        return value
+
+    return check
+
+
+def _flag(value):
+    if not isinstance(value, bool):
+        raise ValueError(f"{_show(value)} is neither true nor false (without quotes)")
+    return value
+
+
+def _port(value):
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
+        raise ValueError(f"{_show(value)} is not a port, a whole number from 1 to 65535")
+    return value
+
+
+def _number(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{_show(value)} is not a number (without quotes)")
+    if not abs(value) < 1e30:
+        raise ValueError(f"{value} is not a number that a sensor can reach")
+    return float(value)
+
+
+def _not_negative(value):
+    if _number(value) < 0:
+        raise ValueError(f"{value} is below zero")
+    return float(value)
+
+
+def size(value):
+    """Bytes, from a number or a text such as "512KB" (1 KB is 1,024 bytes)."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        count = value
+    else:
+        found = isinstance(value, str) and re.fullmatch(
+            r"\s*(\d+(?:\.\d+)?)\s*([kKmMgG]?)(?:i?[bB])?\s*", value
+        )
+        if not found:
+            raise ValueError(f"{_show(value)} is not a size: a number with B, KB, MB or GB")
+        count = int(float(found[1]) * _SIZES[found[2].upper()])
+    if count < 1024:
+        raise ValueError(f"{_show(value)} is too small: not even one mail fits in less than 1KB")
+    if count > 1 << 40:
+        raise ValueError(f"{_show(value)} is more than any board or disk image holds")
+    return count
+
+
+def duration(value):
+    """Seconds as a float, from a number of seconds or a text such as "500ms", "1s", "5m", "2h"."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        found = isinstance(value, str) and re.fullmatch(
+            r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)\s*", value
+        )
+        if not found:
+            raise ValueError(f"{_show(value)} is not a time: a number with ms, s, m, h or d")
+        seconds = float(found[1]) * _TIMES[found[2]]
+    if not 0.01 <= seconds <= 31 * 86400:
+        raise ValueError(f"{_show(value)} is not between 10ms and 31d")
+    return round(seconds, 3)
+
+
+def is_domain(text):
+    """Whether text is a host name of RFC 1123, with underscores, which local networks have."""
+    return len(text) <= 253 and bool(re.fullmatch(rf"{_LABEL}(?:\.{_LABEL})*\.?", text))
+
+
+def _domain(value):
+    if value == "":
+        return value
+    _text(value, "a domain")
+    if not value.isascii():
+        raise ValueError(f"{_show(value)} has letters outside ASCII; write its xn-- form")
+    if not is_domain(value) or re.fullmatch(r"[\d.]+", value):
+        raise ValueError(f"{_show(value)} is not a domain name")
+    return value.rstrip(".")
+
+
+def _host(value):
+    _text(value, "a host name")
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        pass
+    if re.search(r":\d+$", value):
+        raise ValueError(f"{_show(value)} has a port in it, which goes into port = ...")
+    if not is_domain(value) or re.fullmatch(r"[\d.]+", value):
+        raise ValueError(f"{_show(value)} is neither a host name nor an IP address")
+    return value.rstrip(".")
+
+
+def _ip(value):
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError(
+            f"{_show(value)} is not an IP address of this machine (0.0.0.0 is all of them)"
+        ) from None
+
+
+def mailbox(value):
+    """An e-mail address as RFC 5321, section 4.1.2, has it, without the rarely seen quoted form."""
+    _text(value, "an e-mail address", 1000)
+    if "<" in value or " " in value:
+        raise ValueError(f"{_show(value)} has more than the address in it; leave out the name")
+    if not value.isascii():
+        raise ValueError(f"{_show(value)} has letters outside ASCII, which smart hosts may refuse")
+    local, at, domain = value.rpartition("@")
+    if not at:
+        raise ValueError(f"{_show(value)} has no @")
+    if len(local) > 64 or not re.fullmatch(rf"{_ATEXT}(?:\.{_ATEXT})*", local):
+        raise ValueError(f"{_show(value)} has something before the @ that no address may have")
+    literal = re.fullmatch(r"\[(?:IPv6:)?([0-9A-Fa-f.:]+)\]", domain)
+    try:
+        good = ipaddress.ip_address(literal[1]) if literal else is_domain(domain)
+    except ValueError:
+        good = False
+    if not good or domain.endswith("."):
+        raise ValueError(f"{_show(value)} has no domain after the @")
+    return value
+
+
+def _mailbox_or_none(value):
+    return "" if value == "" else mailbox(value)
+
+
+def _mailboxes(value):
+    """One address or a list of them."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list):
+        raise ValueError(f"{_show(value)} is not a list of addresses")
+    if not value:
+        raise ValueError("is empty: nobody would get the mail")
+    wrong = []
+    for item in value:
+        try:
+            mailbox(item)
+        except ValueError as e:
+            wrong.append(str(e))
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return list(dict.fromkeys(value))
+
+
+def _networks(value):
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list):
+        raise ValueError(f"{_show(value)} is not a list of networks")
+    nets, wrong = [], []
+    for item in value:
+        if not isinstance(item, str):
+            wrong.append(f"{_show(item)} is not a network such as 192.168.1.0/24")
+            continue
+        try:
+            net = ipaddress.ip_network(item)
+        except ValueError:
+            try:  # host bits set: what was meant is known
+                meant = ipaddress.ip_network(item, strict=False)
+                wrong.append(f'{item!r} has bits after its prefix; the network is "{meant}"')
+            except ValueError:
+                wrong.append(f"{_show(item)} is not a network such as 192.168.1.0/24")
+            continue
+        if net.prefixlen < (8 if net.version == 4 else 7):  # the largest private ones
+            wrong.append(f"{item!r} is much of the internet: this would be an open relay")
+        nets.append(str(net))
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return nets
+
+
+def _zone(value):
+    return timezone.rule(_text(value, "the name of a time zone"))
+
+
+def _read(value, info):
+    """The bytes of a file that board.toml names; its path is relative to board.toml."""
+    path = info.context["base"] / _text(value, "the name of a file", 4096)
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise ValueError(f"the file {path} cannot be read: {e.strerror}") from None
+
+
+def _secret(value, info):
+    """A password: text, { env = "NAME" } or { file = "NAME" }."""
+    if isinstance(value, dict):
+        if set(value) == {"env"}:
+            name = _text(value["env"], "the name of a variable")
+            secret = info.context["env"].get(name)
+            if secret is None:
+                raise ValueError(
+                    f"the environment variable {name} is not set; set it first: export {name}='...'"
+                )
+            what = f"the environment variable {name}"
+        elif set(value) == {"file"}:
+            try:
+                secret = _read(value["file"], info).decode().rstrip("\r\n")
+            except UnicodeDecodeError:
+                raise ValueError(f"the file {value['file']} is not text in UTF-8") from None
+            what = f"the file {value['file']}"
+        else:
+            raise ValueError('a table here has one key: { env = "NAME" } or { file = "NAME" }')
+    elif isinstance(value, str):
+        secret, what = value, "the password"
+    else:
+        raise ValueError(f"{_show(value)} is neither text in quotes nor {{ env = ... }}")
+    if not secret:
+        raise ValueError(f"{what} is empty")
+    if len(secret.encode("utf-8", "surrogatepass")) > 4096:
+        raise ValueError(f"{what} is longer than 4,096 bytes")
+    if any(c in secret for c in "\0\r\n"):
+        raise ValueError(f"{what} has a line break or NUL in it")
+    try:
+        secret.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} is not text in UTF-8") from None
+    return secret
+
+
+def _b64(data):
+    return binascii.b2a_base64(data, newline=False).decode()
+
+
+def _certificates(value, info, what):
+    data = _read(value, info)
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError:
+        hint = ""
+        if data[:1] == b"\x30":
+            hint = f"; it looks like DER, turn it round: openssl x509 -inform der -in {value}"
+        raise ValueError(f"the file {value} holds no {what} in PEM form{hint}") from None
+
+
+def _cas(value, info):
+    files = [value] if isinstance(value, str) else value
+    if not isinstance(files, list) or not files:
+        raise ValueError(f"{_show(value)} is not the name of a file")
+    certs = [c for name in files for c in _certificates(name, info, "CA certificate")]
+    if len(certs) > MAX_CAS:
+        raise ValueError(
+            f"holds {len(certs)} certificates, and a board has memory for {MAX_CAS}: give only"
+            " the CA"
+            " that signed the smart host's certificate"
+        )
+    now = datetime.datetime.now(datetime.UTC)
+    if all(c.not_valid_after_utc < now for c in certs):
+        raise ValueError(f"expired on {certs[0].not_valid_after_utc:%Y-%m-%d}: get the present one")
+    return [_b64(c.public_bytes(ser.Encoding.DER)) for c in certs]
+
+
+def _cert(value, info):
+    return _b64(_certificates(value, info, "certificate")[0].public_bytes(ser.Encoding.DER))
+
+
+def _key(value, info):
+    data = _read(value, info)
+    try:
+        key = ser.load_pem_private_key(data, None)
+        # The traditional form is the one that every mbedTLS reads.
+        der = key.private_bytes(
+            ser.Encoding.DER, ser.PrivateFormat.TraditionalOpenSSL, ser.NoEncryption()
+        )
+    except TypeError:
+        raise ValueError(
+            f"the key in {value} has a pass phrase, which a board cannot ask"
+        ) from None
+    except Exception:
+        raise ValueError(f"the file {value} holds no RSA or EC private key in PEM form") from None
+    return _b64(der)
+
+
+def _user(value):
+    return _text(value, "a user's name")
+
+
+# ---- the tables
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+def _is(check, default=..., alias=None):
+    """A field's type: `check` decides, nothing is converted behind the person's back."""
+    return Annotated[Any, PlainValidator(check), Field(default, alias=alias)]
+
+
+class Board(_Table):
+    name: _is(lambda v: _text(v, "a name", 64))
+    domain: _is(_domain, "")
+    timezone: _is(_zone, [0])
+
+
+class SmartHost(_Table):
+    host: _is(_host)
+    port: _is(_port, None)
+    security: _is(_choice("starttls", "tls", "none"), "starttls")
+    verify: _is(_choice("full", "none"), "full")
+    ca: _is(_cas, [])
+    username: _is(_user, "")
+    password: _is(_secret, "")
+    sender: _is(_mailbox_or_none, "")
+
+
+class Mail(_Table):
+    from_: _is(mailbox, "", "from")
+    to: _is(_mailboxes, [])
+    admin: _is(_mailbox_or_none, "")
+
+
+class Listener(_Table):
+    address: _is(_ip, "127.0.0.1")
+    port: _is(_port, 2525)
+    tls: _is(_choice(*_TLS), "none")
+    cert: _is(_cert, "")
+    key: _is(_key, "")
+    allow: _is(_networks, [])
+    users: dict[Annotated[Any, PlainValidator(_user)], Annotated[Any, PlainValidator(_secret)]] = {}
+    auth_in_clear: _is(_flag, False)
+
+
+class Queue(_Table):
+    max_bytes: _is(size, 512 << 10)
+    max_message: _is(size, 10 << 20)
+    retry: _is(duration, None)
+    retry_max: _is(duration, None)
+
+
+class Sensor(_Table):
+    name: _is(lambda v: _text(v, "a name", 64))
+    driver: _is(_choice("file"))
+    path: _is(lambda v: _text(v, "the name of a file", 1024), "")
+    every: _is(duration, 10.0)
+    above: _is(_number, None)
+    below: _is(_number, None)
+    hysteresis: _is(_not_negative, 0.0)
+    to: _is(_mailboxes, [])
+    priority: _is(_choice("urgent", "normal", "low"), "normal")
+
+
+_SINGLE = {"board": Board, "mail": Mail, "queue": Queue}
+_LISTS = {"smarthost": SmartHost, "listener": Listener, "sensor": Sensor}
+
+
+class _Checker:
+    """One board.toml on its way through: what is wrong and what is worth a warning."""
+
+    def __init__(self, base, env):
+        self.context = {"base": base, "env": env}
+        self.problems = []
+        self.warnings = []
+
+    def problem(self, key, text, example=None):
+        section = re.sub(r"\[\d+\]", "", key)
+        if example is None:
+            parts = section.split(".")[:2]
+            example = EXAMPLES.get(".".join(parts), EXAMPLES.get(parts[0]))
+        line = f"{key}: {text}"
+        if example:
+            line += f"; for example: {example}"
+        self.problems.append(line)
+
+    def table(self, model, raw, key):
+        """The checked table, or None; what is wrong is noted under `key`."""
+        if not isinstance(raw, dict):
+            self.problem(key, f"{_show(raw)} is not a table")
+            return None
+        try:
+            return model.model_validate(raw, context=self.context)
+        except ValidationError as e:
+            for error in e.errors(include_url=False):
+                self.fault(model, key, error)
+            return None
+
+    def fault(self, model, key, error):
+        loc = [str(part) for part in error["loc"] if part != "[key]"]
+        path = ".".join([key, *loc])
+        if error["type"] == "extra_forbidden":
+            known = [f.alias or name for name, f in model.model_fields.items()]
+            near = difflib.get_close_matches(loc[-1], known, 1, 0.6)
+            example = EXAMPLES.get(f"{re.sub(r'[^a-z]', '', key)}.{near[0]}") if near else ""
+            if near:
+                self.problem(path, f"is not a known key; did you mean {near[0]}?", example)
+            else:
+                self.problem(path, f"is not a known key; known are {', '.join(known)}", "")
+        elif error["type"] == "missing":
+            self.problem(path, "is missing")
+        elif error["type"] == "value_error":
+            self.problem(path, str(error["ctx"]["error"]))
+        elif error["type"] == "dict_type":
+            self.problem(path, f"{_show(error['input'])} is not a table")
+        else:
+            self.problem(path, error["msg"])
+
+
+def load(path, env=None, previous=None):
+    """Reads a board.toml. Returns (config, warnings): the dict of config.json, and lines for the
+    person.
+
+    `env` stands for the environment; `previous` is an earlier config.json, whose verifiers are kept
+    where the password is still the same, so that nothing is written to flash without need. Raises
+    ConfigError.
+    """
+    path = Path(path)
+    env = os.environ if env is None else env
+    try:
+        raw = tomllib.loads(path.read_bytes().decode())
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {e.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text in UTF-8; save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as e:
+        raise UserError(
+            f"{path} is not valid TOML: {e}; texts need quotes, [[listener]] two brackets"
+        ) from None
+
+    check = _Checker(path.absolute().parent, env)
+    raw = dict(raw)
+    for name in raw.keys() - _SINGLE.keys() - _LISTS.keys():
+        near = difflib.get_close_matches(name, [*_SINGLE, *_LISTS], 1, 0.6)
+        known = "board, smarthost, mail, listener, queue, sensor"
+        hint = f"did you mean [{near[0]}]?" if near else f"known are {known}"
+        check.problem(name, f"is not a known table; {hint}", EXAMPLES[near[0]] if near else "")
+    if "board" not in raw:
+        check.problem("board", "is missing")
+    board, mail, queue = (
+        check.table(model, raw.get(name, {}), name) if name in raw or name != "board" else None
+        for name, model in _SINGLE.items()
+    )
+    lists = {}
+    for name, model in _LISTS.items():
+        tables = raw.get(name, [])
+        tables = tables if isinstance(tables, list) else [tables]
+        keys = [name if len(tables) == 1 else f"{name}[{i + 1}]" for i in range(len(tables))]
+        lists[name] = list(
+            zip(keys, tables, (check.table(model, t, k) for t, k in zip(tables, keys, strict=True)),
+                strict=True)
+        )  # fmt: skip
+    if not lists["smarthost"]:
+        check.problem("smarthost", "is missing: mail has nowhere to go")
+    for key, table, _ in lists["smarthost"]:
+        if isinstance(table, dict):
+            _check_smarthost(check, key, table)
+    for key, table, model in lists["listener"]:
+        if isinstance(table, dict):
+            _check_listener(check, key, table, model)
+    for key, table, _ in lists["sensor"]:
+        if isinstance(table, dict):
+            _check_sensor(check, key, table)
+    _check_together(check, raw, lists)
+    if check.problems:
+        raise ConfigError(path, check.problems)
+
+    verifiers = _old_verifiers(previous)
+    config = {
+        "board": {"name": board.name, "domain": board.domain, "tz": board.timezone},
+        "smarthost": [_smarthost(m) for _, _, m in lists["smarthost"]],
+        "mail": {"from": mail.from_, "to": mail.to, "admin": mail.admin},
+        "listener": [_listener(m, verifiers) for _, _, m in lists["listener"]],
+        "queue": queue.model_dump(exclude_none=True),
+        "sensor": [_sensor(m, mail, check.context["base"]) for _, _, m in lists["sensor"]],
+    }
+    return config, check.warnings
+
+
+# ---- what does not go together
+
+
+def _check_smarthost(check, key, raw):
+    security, verify = raw.get("security", "starttls"), raw.get("verify", "full")
+    if security in ("starttls", "tls") and verify == "full" and "ca" not in raw:
+        check.problem(
+            f"{key}.ca",
+            f'is missing: security = "{security}" needs the CA that signed the smart host\'s'
+            " certificate,"
+            " else anybody could take its place and read your password and mail",
+        )
+    if verify == "none" and security in ("starttls", "tls"):
+        check.warnings.append(
+            f'{key}.verify = "none": whoever stands between the board and'
+            f" {raw.get('host', 'it')} can read"
+            ' the password and every mail; give ca = "..." instead'
+        )
+    if security == "none":
+        check.warnings.append(
+            f'{key}.security = "none": mail{" and password" if "password" in raw else ""} can'
+            " be read by"
+            ' everybody on the way; use "starttls" or "tls" if the smart host offers it'
+        )
+        for name in ("ca", "verify"):
+            if name in raw:
+                check.problem(
+                    f"{key}.{name}",
+                    'has no use with security = "none", which has no certificate to verify',
+                    'security = "starttls"',
+                )
+    if "password" in raw and "username" not in raw:
+        check.problem(f"{key}.username", "is missing: there is a password, but whose?")
+    if "username" in raw and "password" not in raw:
+        check.problem(f"{key}.password", "is missing: there is a username without one")
+    if isinstance(raw.get("password"), str):
+        check.warnings.append(
+            f"{key}.password stands in board.toml for everybody who reads that file to see; better:"
+            f" {EXAMPLES['smarthost.password']}"
+        )
+
+
+def _check_listener(check, key, raw, model):
+    tls = raw.get("tls", "none")
+    for name, what in (("cert", "certificate"), ("key", "key")):
+        if tls in ("starttls", "tls") and name not in raw:
+            check.problem(f"{key}.{name}", f'is missing: tls = "{tls}" needs a {what}')
+        if tls == "none" and name in raw:
+            check.problem(f"{key}.{name}", 'has no use with tls = "none"', 'tls = "starttls"')
+    if model and model.cert and model.key and not _is_pair(model.cert, model.key):
+        check.problem(f"{key}.key", f"{raw['key']} is not the key of the certificate {raw['cert']}")
+    users, allow, clear = raw.get("users"), raw.get("allow"), raw.get("auth_in_clear", False)
+    if users and tls == "none" and clear is False:
+        why = (
+            "without TLS everybody on the network could read the passwords, so this listener"
+            " does not"
+            ' offer AUTH; set tls = "starttls", or auth_in_clear = true if you accept that risk'
+        )
+        if allow:
+            check.warnings.append(f"{key}.users cannot log in: {why}")
+        else:
+            check.problem(f"{key}.users", f"cannot log in, and allow is empty: {why}", "")
+    elif users and clear is True:
+        check.warnings.append(
+            f"{key}.auth_in_clear = true: passwords of these users can be read on the network"
+        )
+    if not users and not allow:
+        check.warnings.append(
+            f"{key} lets nobody send: it has neither allow nor users; for example:"
+            f" {EXAMPLES['listener.allow']}"
+        )
+    if isinstance(users, dict):
+        for name, value in users.items():
+            if isinstance(value, str):
+                check.warnings.append(
+                    f"{key}.users.{name} has its password in board.toml for all to see; better:"
+                    f" {EXAMPLES['listener.users']}"
+                )
+    for net in model.allow if model else ():
+        if ipaddress.ip_network(net).is_global:
+            check.warnings.append(
+                f"{key}.allow has {net}, a public network: everybody there can send mail in"
+                " your name"
+            )
+
+
+def _is_pair(cert, key):
+    public = x509.load_der_x509_certificate(base64.b64decode(cert)).public_key()
+    return public == ser.load_der_private_key(base64.b64decode(key), None).public_key()
+
+
+def _check_sensor(check, key, raw):
+    if raw.get("driver", "file") == "file" and "path" not in raw:
+        check.problem(f"{key}.path", 'is missing: driver = "file" reads its values from a file')
+    if "above" not in raw and "below" not in raw:
+        check.problem(
+            f"{key}.above", "is missing: say above = ... or below = ... which value raises an alert"
+        )
+    above, below = raw.get("above"), raw.get("below")
+    if isinstance(above, (int, float)) and isinstance(below, (int, float)) and below >= above:
+        check.problem(
+            f"{key}.below",
+            f"{below} is not less than above = {above}: every value would raise an alert",
+            "below = 2.0 and above = 8.0",
+        )
+
+
+def _check_together(check, raw, lists):
+    taken = {}
+    for key, table, _ in lists["listener"]:
+        if not isinstance(table, dict):
+            continue
+        port, address = table.get("port", 2525), table.get("address", "127.0.0.1")
+        for other, other_address in taken.get(port, ()) if isinstance(port, int) else ():
+            if address == other_address or {address, other_address} & {"0.0.0.0", "::"}:
+                check.problem(
+                    f"{key}.port", f"{port} is taken by {other} already", f"port = {port + 1}"
+                )
+                break
+        if isinstance(port, int):
+            taken.setdefault(port, []).append((key, address))
+    names = {}
+    for key, table, _ in lists["sensor"]:
+        name = table.get("name") if isinstance(table, dict) else None
+        if isinstance(name, str):
+            if name in names:
+                check.problem(f"{key}.name", f"{name!r} is the name of {names[name]} already")
+            names.setdefault(name, key)
+    if lists["sensor"]:
+        mail = raw.get("mail", {})
+        if isinstance(mail, dict):
+            if "from" not in mail:
+                check.problem("mail.from", "is missing: alerts of sensors need a sender")
+            if "to" not in mail and not all(
+                isinstance(t, dict) and "to" in t for _, t, _ in lists["sensor"]
+            ):
+                check.problem("mail.to", "is missing: who gets the alerts of the sensors?")
+
+
+# ---- what the board gets
+
+
+def _smarthost(model):
+    values = model.model_dump()
+    values["port"] = model.port or {"starttls": 587, "tls": 465, "none": 25}[model.security]
+    return values
+
+
+def _listener(model, verifiers):
+    values = model.model_dump()
+    values["users"] = {
+        name: verifier(password, verifiers.get(name, ())) for name, password in model.users.items()
+    }
+    return values
+
+
+def _sensor(model, mail, base):
+    values = model.model_dump(exclude={"above", "below"})
+    values["path"] = str(base / model.path)
+    values["to"] = model.to or mail.to
+    for name in ("above", "below"):
+        if getattr(model, name) is not None:
+            values[name] = getattr(model, name)
+    return values
+
+
+def verifier(password, old=()):
+    """A password's SCRAM-SHA-256 verifier (RFC 5803); one of `old` if it is of this password
+    already.
+    """
+    make = _auth().make_verifier
+    for text in old:
+        try:
+            _, info, _ = text.split("$")
+            iterations, salt = info.split(":")
+            same = make(password, int(iterations), base64.b64decode(salt))
+        except (ValueError, AttributeError):
+            continue
+        if same == text:
+            return text
+    return make(password)
+
+
+def _old_verifiers(previous):
+    found = {}
+    try:
+        for listener in previous["listener"]:
+            for name, text in listener["users"].items():
+                found.setdefault(name, []).append(text)
+    except (TypeError, KeyError, AttributeError):
+        pass
+    return found
+
+
+def _auth():
+    """The library's own auth module, from the checkout or from inside the wheel."""
+    root = str(build.library().parent)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    return importlib.import_module("smtp.auth")

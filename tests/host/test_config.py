@@ -1,0 +1,435 @@
+"""board.toml: what is right becomes config.json, what is wrong is told by key, fault and
+example.
+"""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization as ser
+from edgepost import certificates, config
+from edgepost.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+GOOD = """
+[board]
+name = "cold-store"
+[smarthost]
+host = "smtp.example.com"
+ca = "ca.pem"
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A directory with ca.pem, cert.pem and key.pem, and another key."""
+    path = tmp_path_factory.mktemp("home")
+    authority = certificates.Authority(path)
+    for label, names in (("cert", ("other",)), ("key", ("board.lan", "192.168.1.10"))):
+        cert, key = authority.issue(names, label=label)
+        cert.replace(path / f"{label}.crt")
+    (path / "key.crt").replace(path / "cert.pem")
+    (path / "key.key").replace(path / "key.pem")
+    (path / "cert.key").replace(path / "other.pem")
+    (path / "word.txt").write_text("from a file\n")
+    return path
+
+
+@pytest.fixture
+def load(home):
+    """load(text): the (config, warnings) of a board.toml with this text."""
+
+    def load(text, previous=None, **env):
+        board = home / "board.toml"
+        board.write_text(text)
+        return config.load(board, env, previous)
+
+    return load
+
+
+def problems(load, text, **env):
+    with pytest.raises(config.ConfigError) as caught:
+        load(text, **env)
+    return caught.value.problems
+
+
+LISTENER = "[[listener]]\nallow = ['10.0.0.0/8']\n"
+MAIL = "[mail]\nfrom = 'a@example.com'\nto = ['b@example.com']\n"
+SENSOR = MAIL + "[[sensor]]\nname = 'x'\ndriver = 'file'\npath = 'x.txt'\n"
+
+# The end of a configuration, the key that the complaint starts with, and part of the complaint.
+WRONG = [
+    ("[[listner]]", "listner", "did you mean [listener]"),
+    ("[zzz]", "zzz", "known are board"),
+    ("[mail]\nform = 'a@example.com'", "mail.form", "did you mean from?"),
+    ("[mail]\nfrom = 'nobody'", "mail.from", "has no @"),
+    ("[mail]\nfrom = 'a@b@example.com'", "mail.from", "before the @"),
+    ("[mail]\nfrom = 'Cold Store <a@example.com>'", "mail.from", "leave out the name"),
+    ("[mail]\nfrom = 'ä@example.com'", "mail.from", "outside ASCII"),
+    ("[mail]\nfrom = 'a@exa_mple..com'", "mail.from", "no domain after the @"),
+    ('[mail]\nfrom = "a@example.com\\r\\nRCPT TO:<x@example.com>"', "mail.from", "line break"),
+    ("[mail]\nto = []", "mail.to", "nobody would get the mail"),
+    ("[mail]\nto = ['a@example.com', 5, 'b']", "mail.to", "'b' has no @"),
+    ("mail = 5", "smarthost.mail", "not a known key"),
+    ("[queue]\nmax_bytes = '12XB'", "queue.max_bytes", "not a size"),
+    ("[queue]\nmax_bytes = true", "queue.max_bytes", "not a size"),
+    ("[queue]\nmax_message = 10", "queue.max_message", "too small"),
+    ("[queue]\nretry = 'soon'", "queue.retry", "not a time"),
+    ("[[listener]]\nport = 0", "listener.port", "from 1 to 65535"),
+    ("[[listener]]\nport = 70000", "listener.port", "from 1 to 65535"),
+    ("[[listener]]\nport = '25'", "listener.port", "whole number"),
+    ("[[listener]]\nport = true", "listener.port", "true is not a port"),
+    ("[[listener]]\naddress = 'eth0'", "listener.address", "not an IP address"),
+    ("[[listener]]\ntls = 'ssl'", "listener.tls", 'none of "none", "starttls", "tls"'),
+    ("[[listener]]\ntls = 'starttls'\nkey = 'key.pem'", "listener.cert", "needs a certificate"),
+    ("[[listener]]\ntls = 'tls'\ncert = 'cert.pem'", "listener.key", "needs a key"),
+    ("[[listener]]\ncert = 'cert.pem'", "listener.cert", 'no use with tls = "none"'),
+    (
+        "[[listener]]\ntls = 'tls'\ncert = 'cert.pem'\nkey = 'other.pem'",
+        "listener.key",
+        "not the key of the certificate",
+    ),
+    (
+        "[[listener]]\ntls = 'tls'\ncert = 'no.pem'\nkey = 'key.pem'",
+        "listener.cert",
+        "cannot be read",
+    ),
+    (
+        "[[listener]]\ntls = 'tls'\ncert = 'key.pem'\nkey = 'key.pem'",
+        "listener.cert",
+        "no certificate",
+    ),
+    (
+        "[[listener]]\ntls = 'tls'\ncert = 'cert.pem'\nkey = 'ca.pem'",
+        "listener.key",
+        "no RSA or EC",
+    ),
+    ("[[listener]]\nallow = ['10.0.0.1/8']", "listener.allow", 'the network is "10.0.0.0/8"'),
+    ("[[listener]]\nallow = ['0.0.0.0/0']", "listener.allow", "open relay"),
+    ("[[listener]]\nallow = ['128.0.0.0/1']", "listener.allow", "open relay"),
+    ("[[listener]]\nallow = ['::/0']", "listener.allow", "open relay"),
+    ("[[listener]]\nallow = ['lan']", "listener.allow", "not a network"),
+    ("[[listener]]\nallow = [5]", "listener.allow", "not a network"),
+    ("[[listener]]\nusers = { a = { env = 'A' } }", "listener.users", "could read the passwords"),
+    ("[[listener]]\nusers = { a = 5 }", "listener.users.a", "neither text in quotes"),
+    ("[[listener]]\nusers = { a = { env = 'NOPE' } }", "listener.users.a", "NOPE is not set"),
+    ("[[listener]]\nusers = 'bob'", "listener.users", "not a table"),
+    ("[[listener]]\nauth_in_clear = 'yes'", "listener.auth_in_clear", "neither true nor false"),
+    (LISTENER + LISTENER, "listener[2].port", "taken by listener[1]"),
+    (
+        LISTENER + "[[listener]]\naddress = '0.0.0.0'\nallow = ['10.0.0.0/8']",
+        "listener[2].port",
+        "taken by listener[1]",
+    ),
+    (SENSOR, "sensor.above", "which value raises an alert"),
+    (SENSOR + "above = 'hot'", "sensor.above", "not a number"),
+    (SENSOR + "above = nan", "sensor.above", "not a number"),
+    (SENSOR + "above = 1\nbelow = 2", "sensor.below", "every value would raise an alert"),
+    (SENSOR + "above = 1\nhysteresis = -1", "sensor.hysteresis", "below zero"),
+    (SENSOR + "above = 1\nevery = '1y'", "sensor.every", "not a time"),
+    (SENSOR + "above = 1\nevery = 0", "sensor.every", "not between"),
+    (SENSOR + "above = 1\npriority = 'high'", "sensor.priority", 'none of "urgent"'),
+    (SENSOR.replace("'file'", "'ds18b20'") + "above = 1", "sensor.driver", 'none of "file"'),
+    (SENSOR.replace("path = 'x.txt'", "above = 1"), "sensor.path", "reads its values from a file"),
+    (SENSOR.replace("name = 'x'", "above = 1"), "sensor.name", "is missing"),
+    (SENSOR.replace(MAIL, "") + "above = 1", "mail.from", "need a sender"),
+    (SENSOR.replace(MAIL, "") + "above = 1", "mail.to", "who gets the alerts"),
+    (2 * (SENSOR.replace(MAIL, "") + "above = 1\n") + MAIL, "sensor[2].name", "already"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "fault"), WRONG, ids=[f"{w[1]}: {w[2]}" for w in WRONG])
+def test_what_is_wrong_is_told_with_its_key_and_an_example(load, text, key, fault):
+    found = [p for p in problems(load, GOOD + text) if p.startswith(f"{key}: ")]
+    assert found and fault in found[0]
+
+
+SMARTHOST = [
+    ("", "smarthost", "mail has nowhere to go"),
+    ("[smarthost]\nca = 'ca.pem'", "smarthost.host", "is missing"),
+    ("[smarthost]\nhost = 'a.example'", "smarthost.ca", "anybody could take its place"),
+    ("[smarthost]\nhost = 'a.example:25'\nca = 'ca.pem'", "smarthost.host", "port = ..."),
+    ("[smarthost]\nhost = 'a b'\nca = 'ca.pem'", "smarthost.host", "neither a host name nor"),
+    ("[smarthost]\nhost = '1.2.3'\nca = 'ca.pem'", "smarthost.host", "neither a host name nor"),
+    ("[smarthost]\nhost = 'a'\nca = 'key.pem'", "smarthost.ca", "no CA certificate in PEM form"),
+    ("[smarthost]\nhost = 'a'\nca = 'missing.pem'", "smarthost.ca", "cannot be read"),
+    ("[smarthost]\nhost = 'a'\nca = 'many.pem'", "smarthost.ca", "memory for 8"),
+    (
+        "[smarthost]\nhost = 'a'\nca = 'ca.pem'\nverify = false",
+        "smarthost.verify",
+        'none of "full"',
+    ),
+    ("[smarthost]\nhost = 'a'\nsecurity = 'none'\nca = 'ca.pem'", "smarthost.ca", "no use"),
+    ("[smarthost]\nhost = 'a'\nca = 'ca.pem'\npassword = 'p'", "smarthost.username", "whose?"),
+    ("[smarthost]\nhost = 'a'\nca = 'ca.pem'\nusername = 'u'", "smarthost.password", "is missing"),
+    (
+        "[smarthost]\nhost = 'a'\nca = 'ca.pem'\nusername = 'u'\npassword = { env = 'NOPE' }",
+        "smarthost.password",
+        "the environment variable NOPE is not set",
+    ),
+    (
+        "[smarthost]\nhost = 'a'\nca = 'ca.pem'\nusername = 'u'\npassword = { env = 'EMPTY' }",
+        "smarthost.password",
+        "EMPTY is empty",
+    ),
+    (
+        "[smarthost]\nhost = 'a'\nca = 'ca.pem'\nusername = 'u'\npassword = { var = 'X' }",
+        "smarthost.password",
+        "one key",
+    ),
+    (
+        "[smarthost]\nhost = 'a'\nca = 'ca.pem'\nusername = 'u'\npassword = { file = 'gone' }",
+        "smarthost.password",
+        "cannot be read",
+    ),
+    ("[smarthost]\nhost = 'a'\nca = 'ca.pem'\nsender = 'me'", "smarthost.sender", "has no @"),
+    ("[smarthost]\nhost = 'a'\nca = 'ca.pem'\nport = '587'", "smarthost.port", "not a port"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "fault"), SMARTHOST, ids=[f"{w[1]}: {w[2]}" for w in SMARTHOST]
+)
+def test_a_smart_host_that_cannot_work_is_refused(load, home, text, key, fault):
+    (home / "many.pem").write_bytes((home / "ca.pem").read_bytes() * 9)
+    lines = problems(load, "[board]\nname = 'b'\n" + text, EMPTY="")
+    assert [p for p in lines if p.startswith(f"{key}: ") and fault in p], lines
+
+
+def test_every_complaint_but_those_that_name_the_cure_has_an_example(load):
+    lines = problems(load, "[board]\nname = 5\n[smarthost]\nport = 'x'\n[queue]\nmax_bytes = 'y'\n")
+    assert len(lines) == 5
+    assert all("; for example: " in line for line in lines)
+
+
+def test_all_problems_are_told_at_once_and_entries_are_counted_from_one(load):
+    with pytest.raises(config.ConfigError) as caught:
+        load("[[listener]]\nport = 'x'\n[[listener]]\ntls = 'y'\n[queue]\nmax_bytes = 'z'")
+    text = str(caught.value)
+    for part in (
+        "board: ",
+        "smarthost: ",
+        "listener[1].port: ",
+        "listener[2].tls: ",
+        "queue.max_bytes: ",
+    ):
+        assert f"\n  {part}" in text
+    assert "counted from 1" in text
+
+
+def test_one_problem_is_one_line(load):
+    with pytest.raises(config.ConfigError) as caught:
+        load(GOOD + "[queue]\nmax_bytes = 'z'")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"), [(b"[board\n", "not valid TOML"), (b"\xff\xfe", "not text in UTF-8")]
+)
+def test_a_file_that_is_no_toml_is_one_line(tmp_path, data, fault):
+    (tmp_path / "board.toml").write_bytes(data)
+    with pytest.raises(UserError, match=fault):
+        config.load(tmp_path / "board.toml", {})
+
+
+def test_a_small_configuration_gets_every_default(load, home):
+    ca = x509.load_pem_x509_certificate((home / "ca.pem").read_bytes())
+    values, warnings = load(GOOD)
+    assert values == {
+        "board": {"name": "cold-store", "domain": "", "tz": [0]},
+        "smarthost": [
+            {
+                "host": "smtp.example.com",
+                "port": 587,
+                "security": "starttls",
+                "verify": "full",
+                "ca": [base64.b64encode(ca.public_bytes(ser.Encoding.DER)).decode()],
+                "username": "",
+                "password": "",
+                "sender": "",
+            }
+        ],
+        "mail": {"from": "", "to": [], "admin": ""},
+        "listener": [],
+        "queue": {"max_bytes": 524288, "max_message": 10485760},
+        "sensor": [],
+    }
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("security", "port"), [("'starttls'", 587), ("'tls'", 465), ("'none'", 25)]
+)
+def test_the_smart_hosts_port_follows_its_security(load, security, port):
+    ca = "" if "none" in security else "ca = 'ca.pem'"
+    values, _ = load(f"[board]\nname='b'\n[[smarthost]]\nhost='a'\nsecurity={security}\n{ca}")
+    assert values["smarthost"][0]["port"] == port
+
+
+def test_several_smart_hosts_keep_their_order(load):
+    two = "".join(
+        f"[[smarthost]]\nhost = '{h}'\nca = 'ca.pem'\n" for h in ("b.example", "a.example")
+    )
+    values, _ = load("[board]\nname = 'b'\n" + two)
+    assert [h["host"] for h in values["smarthost"]] == ["b.example", "a.example"]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("'512KB'", 524288),
+        ("'10MB'", 10485760),
+        ("'1.5 MiB'", 1572864),
+        ("4096", 4096),
+        ("'64k'", 65536),
+    ],
+)
+def test_sizes_are_bytes(load, text, count):
+    assert load(GOOD + f"[queue]\nmax_bytes = {text}")[0]["queue"]["max_bytes"] == count
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("'1s'", 1), ("'5m'", 300), ("'500ms'", 0.5), ("2", 2), ("'1d'", 86400)]
+)
+def test_times_are_seconds(load, text, seconds):
+    values, _ = load(GOOD + SENSOR + f"above = 1\nevery = {text}")
+    assert values["sensor"][0]["every"] == seconds
+
+
+def test_a_sensor_gets_the_mail_section_for_what_it_leaves_out(load, home):
+    values, _ = load(GOOD + SENSOR + "below = 4\n")
+    assert values["sensor"] == [
+        {
+            "name": "x",
+            "driver": "file",
+            "path": str(home / "x.txt"),
+            "every": 10.0,
+            "below": 4.0,
+            "hysteresis": 0.0,
+            "to": ["b@example.com"],
+            "priority": "normal",
+        }
+    ]
+
+
+def test_passwords_come_from_the_environment_and_from_files(load):
+    text = GOOD + "username = 'u'\npassword = { %s }"
+    assert load(text % "env = 'X'", X="from a variable")[0]["smarthost"][0]["password"] == (
+        "from a variable"
+    )
+    assert load(text % "file = 'word.txt'")[0]["smarthost"][0]["password"] == "from a file"
+
+
+TLS_LISTENER = (
+    "[[listener]]\ntls = 'starttls'\ncert = 'cert.pem'\nkey = 'key.pem'\n"
+    "users = { printer = { env = 'PRINTER' }, ups = { env = 'UPS' } }\n"
+)
+
+
+def test_lan_passwords_never_reach_the_board(load):
+    values, _ = load(GOOD + TLS_LISTENER, PRINTER="hunter2 and more", UPS="correct horse")
+    users = values["listener"][0]["users"]
+    text = json.dumps(values)
+    for secret in ("hunter2 and more", "correct horse"):
+        assert secret not in text
+        assert base64.b64encode(secret.encode()).decode() not in text
+    assert set(users) == {"printer", "ups"}
+    for verifier in users.values():
+        assert re.fullmatch(r"SCRAM-SHA-256\$4096:[\w+/=]{24}\$[\w+/=]{44}:[\w+/=]{44}", verifier)
+
+
+def test_a_verifier_is_that_of_rfc_7677():
+    found = config.verifier("pencil", ["SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$x:y"])
+    assert found.split("$")[1] != "4096:W22ZaJ0SNY7soEsUEjb6gQ=="  # not one of this password
+    salted = config._auth().make_verifier(
+        "pencil", 4096, base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
+    )
+    # The salt of RFC 7677, section 3; the keys computed with another SCRAM implementation.
+    assert salted == (
+        "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$"
+        "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+    )
+
+
+def test_a_verifier_is_kept_while_the_password_stays_so_that_flash_is_not_written(load):
+    first, _ = load(GOOD + TLS_LISTENER, PRINTER="one", UPS="two")
+    again, _ = load(GOOD + TLS_LISTENER, previous=first, PRINTER="one", UPS="two")
+    changed, _ = load(GOOD + TLS_LISTENER, previous=first, PRINTER="one", UPS="new")
+    assert again == first
+    assert changed["listener"][0]["users"]["printer"] == first["listener"][0]["users"]["printer"]
+    assert changed["listener"][0]["users"]["ups"] != first["listener"][0]["users"]["ups"]
+
+
+@pytest.mark.parametrize(
+    "old", [{}, {"listener": 5}, {"listener": [{"users": {"printer": "junk"}}]}]
+)
+def test_an_old_configuration_that_makes_no_sense_does_no_harm(load, old):
+    values, _ = load(GOOD + TLS_LISTENER, previous=old, PRINTER="one", UPS="two")
+    assert len(values["listener"][0]["users"]) == 2
+
+
+def test_a_listeners_certificate_and_key_are_der_and_belong_together(load):
+    values, _ = load(GOOD + TLS_LISTENER, PRINTER="one", UPS="two")
+    listener = values["listener"][0]
+    cert = x509.load_der_x509_certificate(base64.b64decode(listener["cert"]))
+    key = ser.load_der_private_key(base64.b64decode(listener["key"]), None)
+    assert cert.public_key() == key.public_key()
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (GOOD + "username = 'u'\npassword = 'p'", "smarthost.password stands in board.toml"),
+        ("[board]\nname='b'\n[smarthost]\nhost='a'\nverify='none'", 'smarthost.verify = "none"'),
+        (
+            "[board]\nname='b'\n[smarthost]\nhost='a'\nsecurity='none'",
+            'smarthost.security = "none"',
+        ),
+        (GOOD + "[[listener]]", "listener lets nobody send"),
+        (GOOD + LISTENER + "users = { a = 'p' }", "does not offer AUTH"),
+        (GOOD + LISTENER + "users = { a = 'p' }", "listener.users.a has its password"),
+        (
+            GOOD + LISTENER + "users = { a = 'p' }\nauth_in_clear = true",
+            "can be read on the network",
+        ),
+        (GOOD + "[[listener]]\nallow = ['8.8.8.0/24']", "a public network"),
+    ],
+)
+def test_what_is_risky_is_said_in_a_warning(load, text, warning):
+    assert [w for w in load(text)[1] if warning in w]
+
+
+def test_no_warning_shows_a_password(load):
+    text = GOOD + "username='u'\npassword='hunter2'\n" + LISTENER + "users = { a = 'hunter3' }"
+    values, warnings = load(text)
+    assert len(warnings) == 3
+    assert "hunter" not in "".join(warnings)
+
+
+def test_the_example_in_the_repository_is_right(tmp_path):
+    certificates.Authority(tmp_path)
+    board = tmp_path / "board.toml"
+    board.write_bytes((ROOT / "examples" / "board.toml").read_bytes())
+    values, warnings = config.load(board, {"SMTP_PASSWORD": "a", "PRINTER_PASSWORD": "b"})
+    assert values["board"]["tz"][0] == 3600
+    assert values["smarthost"][0]["sender"] == "gateway@example.com"
+    assert values["sensor"][0]["above"] == -15.0
+    assert [w.split(":")[0] for w in warnings] == ["listener.users cannot log in"]
+
+
+def test_a_missing_password_variable_is_one_line(tmp_path):
+    certificates.Authority(tmp_path)
+    board = tmp_path / "board.toml"
+    board.write_bytes((ROOT / "examples" / "board.toml").read_bytes())
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(board, {"SMTP_PASSWORD": "a"})
+    assert str(caught.value) == (
+        f"{board}: listener.users.printer: the environment variable PRINTER_PASSWORD is not"
+        " set; set it"
+        " first: export PRINTER_PASSWORD='...'; for example:"
+        ' users = { printer = { env = "PRINTER_PASSWORD" } }'
+    )

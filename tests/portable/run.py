@@ -1,0 +1,76 @@
+"""Runs the tests of one file without pytest, as MicroPython needs it: run.py FILE [TEST].
+
+Prints "PASS name" or "FAIL name" with a traceback for each, and exits with 1 when any failed. It
+asks only for sys, io and asyncio, so it runs on a board too.
+"""
+
+import asyncio
+import io
+import sys
+
+
+def directory(path):
+    cut = path.rfind("/")
+    return path[:cut] if cut >= 0 else "."
+
+
+def source_line(trace):
+    """The text of the line that a traceback ends in, or None: assert does not say what failed."""
+    where = [
+        part
+        for part in trace.split("\n")
+        if 'File "' in part and ", line " in part and "/expect.py" not in part
+    ]
+    try:
+        name, number = where[-1].split('File "')[1].split('", line ')
+        with open(name) as f:
+            for _ in range(int(number.split(",")[0])):
+                text = f.readline()
+        return text.strip()
+    except (IndexError, ValueError, OSError):
+        return None
+
+
+def show(error):
+    out = io.StringIO()
+    if hasattr(sys, "print_exception"):
+        sys.print_exception(error, out)
+    else:
+        import traceback
+
+        traceback.print_exception(error, file=out)
+    print(out.getvalue())
+    text = source_line(out.getvalue())
+    if text:
+        print("  >", text)
+
+
+def run(function):
+    """Calls a test, and runs what it returns when it is a coroutine."""
+    result = function()
+    if hasattr(result, "send"):
+        asyncio.run(result)
+
+
+def main(path, only=None):
+    here = directory(__file__)
+    root = here + "/../.."
+    for place in (root + "/firmware", root + "/lib", here, directory(path)):
+        sys.path.insert(0, place)
+    module = __import__(path[path.rfind("/") + 1 :].rsplit(".", 1)[0])
+    names = [only] if only else sorted(n for n in dir(module) if n.startswith("test_"))
+    failed = 0
+    for name in names:
+        try:
+            run(getattr(module, name))
+        except Exception as error:
+            failed += 1
+            print("FAIL", name)
+            show(error)
+        else:
+            print("PASS", name)
+    return 1 if failed or not names else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

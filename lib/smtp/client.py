@@ -35,13 +35,14 @@ _DATA = const(3)
 _END = const(4)
 _RSET = const(5)
 
+_PENDING = const(100)  # replies that may wait unread: more would fill the buffers between us (RFC 2920 3.1)
 _HIGH = const(1400)  # octets of `out` from which a mail's body is sent on
 
 
 class SessionError(Exception):
     """No session, or none any more. `reason`: "connect", "reply", "starttls", "tls", "auth-missing", "auth", "lost";
-    for "tls" the second word says more (tlserror.tls_reason): "tls name". `text` says it in words; `reply` is (code,
-    enhanced, text) when the server said it."""
+    for "tls" the second word says more (tlserror.tls_reason): "tls name". `reply` is (code, enhanced, text) when the
+    server said it."""
 
     def __init__(self, reason, text, reply=None):
         super().__init__(text)
@@ -50,66 +51,61 @@ class SessionError(Exception):
 
 
 class Client:
-    """The protocol of one session over `wire`. `name` is what EHLO says: a domain or an address literal."""
+    """The protocol of one session over `io`, a Wire. `name` is what EHLO says: a domain or an address literal."""
 
-    def __init__(self, wire, name):
-        self.io = wire
+    def __init__(self, io, name):
+        self.io = io
         self.name = name.encode()
-        self.parser = Parser()
+        if not name or [c for c in name if not "!" <= c <= "~"]:
+            raise ValueError("%r is no name for EHLO: take a domain or an address literal" % name)
+        self.feed = Parser()
         self.ext = {}  # what EHLO offered: KEYWORD -> parameters
         self.window = 5
         self.window_bytes = 65536
         self.buf = None
 
-    # -- one reply
-
     def reply(self):
         """Generator: the next reply, as (code, enhanced, text)."""
-        feed = self.parser.feed
+        feed = self.feed.feed
         while True:
-            text = yield LINE
-            if text is False:
+            line = yield LINE
+            if line is False:
                 raise SMTPError(421, "4.5.0", "a line of the server's reply is too long")
-            text = feed(text)
-            if text is not None:
-                return text
+            line = feed(line)
+            if line is not None:
+                return line
 
-    def ask(self, command):
-        self.io.out += command + b"\r\n"
-        return self.reply()
-
-    # -- opening
+    def ask(self, command, code=0, reason=None):
+        """Generator: sends a command and takes the reply to it. SessionError when it is not `code`."""
+        if command is not None:
+            self.io.out += command + b"\r\n"
+        reply = yield from self.reply()
+        if code and reply[0] != code:
+            what = command[:8].split()[0].decode() if command else "the connection"
+            raise SessionError(reason or "reply", "it answers %s with %d %s" % (what, reply[0], reply[2]), reply)
+        return reply
 
     def start(self, security, tls=None, user="", password="", auth=None):
         """Generator: greeting, EHLO, STARTTLS, AUTH; then mail can be sent. Raises SessionError.
 
-        security: "starttls", "tls" (the wire has it already) or "none"; tls: (SSLContext, host name) for "starttls".
-        A server that does not offer what is asked for is an error, never a fallback.
+        security: "starttls", "tls" (the wire has it already) or "none"; tls: (SSLContext, host name) for
+        "starttls". A server that does not offer what is asked for is an error, never a fallback.
         """
         io = self.io
         io.eol = b"\n"
         io.timeout = _REPLY
-        stage = "greeting"
         try:
-            reply = yield from self.reply()
-            if reply[0] != 220:
-                raise SessionError("reply", "it greets with %d %s" % (reply[0], reply[2]), reply)
-            stage = "EHLO"
+            yield from self.ask(None, 220)
             yield from self.hello()
             if security == "starttls":
                 if "STARTTLS" not in self.ext:
-                    raise SessionError("starttls", "it does not offer STARTTLS")
-                stage = "STARTTLS"
-                reply = yield from self.ask(b"STARTTLS")
-                if reply[0] != 220:
-                    raise SessionError("starttls", "it refuses STARTTLS: %d %s" % (reply[0], reply[2]), reply)
+                    raise SessionError(security, "it does not offer STARTTLS")
+                yield from self.ask(b"STARTTLS", 220, security)
                 io.context = tls
                 yield TLS
-                self.parser = Parser()
-                stage = "EHLO"
+                self.feed = Parser()
                 yield from self.hello()
             if user:
-                stage = "AUTH"
                 yield from self.login(user, password, auth)
         except SMTPError as e:
             raise SessionError("reply", "its answer makes no sense: " + e.text)
@@ -117,35 +113,29 @@ class Client:
             if io.shaking:
                 from .tlserror import tls_reason
 
-                why = tls_reason(e)
-                raise SessionError("tls " + why if why else "tls", "the TLS handshake failed: %s" % (e,))
-            raise SessionError("lost", "the connection was lost at %s: %s" % (stage, e))
+                raise SessionError(("tls " + tls_reason(e)).strip(), "the TLS handshake failed: %s" % e)
+            raise _lost(e)
 
     def hello(self):
-        self.ext = {}
-        self.parser.lines = lines = []
+        self.feed.lines = lines = []
         reply = yield from self.ask(b"EHLO " + self.name)
-        self.parser.lines = None
-        if 500 <= reply[0] < 600:
-            reply = yield from self.ask(b"HELO " + self.name)
-        elif reply[0] == 250:
-            for text in lines[1:]:
-                words = text.replace("=", " ", 1).split(None, 1) if text[:5].upper() == "AUTH=" else text.split(None, 1)
+        self.feed.lines = None
+        self.ext = ext = {}
+        if reply[0] >= 500:
+            yield from self.ask(b"HELO " + self.name, 250)
+        elif reply[0] != 250:
+            raise SessionError("reply", "it answers EHLO with %d %s" % (reply[0], reply[2]), reply)
+        else:
+            for words in lines[1:]:
+                words = words.upper().replace("AUTH=", "AUTH ").split(None, 1)  # the form before RFC 4954
                 if words:
-                    key = words[0].upper()
-                    old = self.ext.get(key, "")
-                    self.ext[key] = (old + " " + words[1]).strip() if len(words) > 1 else old
-        if reply[0] != 250:
-            raise SessionError("reply", "it refuses EHLO: %d %s" % (reply[0], reply[2]), reply)
+                    ext[words[0]] = " ".join([ext.get(words[0], "")] + words[1:]).strip()
 
     def login(self, user, password, auth=None):
-        io = self.io
-        offered = self.ext.get("AUTH", "").upper().split()
-        if "AUTH" not in self.ext:
-            raise SessionError("auth-missing", "it does not offer AUTH")
-        name = auth or sasl.choose(offered, io.tls)
+        offered = self.ext.get("AUTH", "").split()
+        name = auth or sasl.choose(offered, self.io.tls)
         if name not in offered:
-            raise SessionError("auth-missing", "of AUTH it offers only %s" % " ".join(offered))
+            raise SessionError("auth-missing", "it offers no AUTH that is known here, but " + (" ".join(offered) or "none"))
         exchange = sasl.client(name, user, password)
         value = next(exchange)
         command = b"AUTH " + name.encode()
@@ -153,7 +143,7 @@ class Client:
             command += b" " + (sasl.b64(value) or b"=")
         while True:
             reply = yield from self.ask(command)
-            if reply[0] != 334:
+            if reply[0] != 334 or command == b"*":
                 break
             try:
                 value = exchange.send(sasl.unb64(reply[2].encode()))
@@ -191,7 +181,6 @@ class Client:
                 yield from self.offer(job, flying)
                 job = None
         except SMTPError as e:
-            self.give_up(flying, job)
             raise SessionError("lost", e.text, (e.code, e.enhanced, e.text))
         except (OSError, ValueError, EOFError) as e:
             io = self.io
@@ -204,21 +193,24 @@ class Client:
                         yield from self.settle(flying)
                 except (SMTPError, OSError, ValueError, EOFError):
                     pass
+            raise _lost(e)
+        finally:
             self.give_up(flying, job)
-            raise SessionError("lost", "the connection was lost: %s" % (e,))
 
     def give_up(self, flying, job):
         """What had no answer stays undecided; a recipient who was refused for good stays refused."""
-        jobs = [] if job is None else [job]
-        for _, other in flying:
-            if other is not None and other not in jobs:
-                jobs.insert(0, other)
-        for job in jobs:
-            if job.result is not None:
-                no = job.nomail
-                final = [no or r for r in job.result]
-                job.done([r if r and r[0] >= 500 else None for r in final])
+        for job in self.jobs(flying) + [job]:
+            if job is not None and job.result is not None:
+                job.done([r if r and r[0] >= 500 else None for r in [job.nomail or r for r in job.result]])
                 job.result = None
+
+    def jobs(self, flying):
+        """The mails that are in flight."""
+        jobs = []
+        for _, job in flying:
+            if job is not None and job not in jobs:
+                jobs.append(job)
+        return jobs
 
     def offer(self, job, flying):
         """Sends one mail, without waiting where the server allows it."""
@@ -234,7 +226,10 @@ class Client:
             self.finish(job, (554, "5.6.3", "the server does not take 8-bit mail"))
             return
         # A window, so that little has to be sent twice when the session breaks.
-        while flying and (len(_ends(flying)) >= self.window or job.size + _bytes(flying) > self.window_bytes):
+        while flying:
+            jobs = self.jobs(flying)
+            if len(jobs) < self.window and sum([j.size for j in jobs]) + job.size <= self.window_bytes:
+                break
             yield from self.settle(flying)
         command = b"MAIL FROM:<%s>" % job.sender.encode()
         if "SIZE" in ext and job.size:
@@ -254,6 +249,8 @@ class Client:
                 yield from self.drain(flying)
             elif len(io.out) > _HIGH:
                 yield SEND
+            while len(flying) > _PENDING:
+                yield from self.settle(flying)
         if not fast or (chunking and job.size > self.window_bytes):
             # Slow servers, and mail too big to send in vain: see first whether anyone takes it.
             yield from self.drain(flying)
@@ -284,6 +281,9 @@ class Client:
                 else:
                     io.out += b".\r\n"
             else:
+                if not job.nomail:  # the transaction is open still
+                    io.out += b"RSET\r\n"
+                    flying.append((_RSET, None))
                 self.finish(job, reply)
             if not fast:
                 yield from self.drain(flying)
@@ -300,8 +300,8 @@ class Client:
                 io.out += b"BDAT %d\r\n" % n + mv[:n]
                 flying.append((_CHUNK, job))
                 yield SEND
-                if not fast:
-                    yield from self.drain(flying)
+                while len(flying) > (_PENDING if fast else 0):
+                    yield from self.settle(flying)
                 continue
             io.out += b"BDAT %d LAST\r\n" % (n + rest) + mv[:n]
             while rest > 0:
@@ -396,17 +396,8 @@ class Client:
             pass
 
 
-def _ends(flying):
-    """The mails among what is in flight."""
-    jobs = []
-    for _, job in flying:
-        if job is not None and job not in jobs:
-            jobs.append(job)
-    return jobs
-
-
-def _bytes(flying):
-    return sum([job.size for job in _ends(flying)])
+def _lost(e):
+    return SessionError("lost", "the connection was lost: %s" % e)
 
 
 async def open_session(host, port, name, security="starttls", context=None, user="", password="", auth=None, size=2048):
@@ -466,9 +457,11 @@ class Mail:
                 except StopIteration:
                     self.rest = 0
                     break
-                if self.cr and piece[:1] == b"\n":
-                    piece = piece[1:]
+                if not piece:
+                    continue
+                start = 1 if self.cr and piece[:1] == b"\n" else 0
                 self.cr = piece[-1:] == b"\r"
+                piece = piece[start:]
                 self.held = memoryview(
                     piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n"))
                 continue

@@ -7,16 +7,16 @@ What the queue keeps of a mail (its meta): f reverse-path, r forward-paths, t ar
 was not set), u arrival (seconds of uptime), 8 when it is 8-bit; of one that came in by SMTP also p the peer's
 address, h what it called itself, x how it came: 1 ESMTP, 2 TLS, 4 AUTH. The queue adds i identity, b boot.
 
-May use: queue, client, trace, message, address, stream.
+May use: queue, client, trace, message, path, stream.
 """
 
 import asyncio
 import binascii
 import random
 
-from .address import Envelope
 from .client import SessionError, open_session, quit
 from .message import date, header
+from .path import Envelope
 from .queue import Damaged
 from .stream import client_context
 from .trace import Outgoing, received

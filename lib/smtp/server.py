@@ -8,7 +8,7 @@ The protocol is here; the policy is a backend, any object with
 A sink has `write(piece)` (bytes-like, valid only during the call), `commit()`, which returns a text for the 250 once
 the mail is safe, and `abort()`. Everything a session needs to say no is an SMTPError.
 
-May use: stream, listen, reply, address, and auth where there are users.
+May use: stream, listen, reply, address, path, network, and auth where there are users.
 """
 
 import asyncio
@@ -16,8 +16,10 @@ import re
 from errno import ETIMEDOUT
 
 from . import const
-from .address import Envelope, in_networks, parse_ip, parse_network, parse_params, parse_path, valid_domain
+from .address import valid_domain
 from .listen import accept, listen
+from .network import in_networks, parse_ip, parse_network
+from .path import Envelope, parse_params, parse_path
 from .reply import SMTPError
 from .stream import CHUNK, DATA, LINE, SEND, SLEEP, TLS, Stream, sleep_ms, ticks_add, ticks_diff, ticks_ms
 
@@ -113,6 +115,7 @@ class Session:
 
     def __init__(self, wire, peer, listener):
         self.io = wire
+        wire.bare = wire.cr = False  # for scan: a CR or LF alone was seen; a CR was held back
         self.peer = peer
         self.on = listener
         if peer != listener.last[0]:  # devices call again and again

@@ -71,10 +71,6 @@ class Wire:
         self.out = b""
         self.eol = b"\r\n"  # b"\n" takes a line feed alone as the end of a command, for old devices
         self.skip = False
-        self.bol = True  # the next octet of DATA begins a line
-        self.bare = False  # a CR or LF alone was seen in DATA
-        self.cr = False  # a CR was held back at the end of a piece of BDAT
-        self.want = 0
         self.timeout = 300000
         self.context = None
         self.tls = False
@@ -366,14 +362,11 @@ def client_context(ca, verify=True):
     `verify` False switches verification off. Raises ValueError when a certificate cannot be read or none is given.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if not verify:
-        if not MICROPYTHON:
-            context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    if not ca:
-        raise ValueError("no CA certificate given: nothing can be verified")
-    context.verify_mode = ssl.CERT_REQUIRED
+    if verify and not ca:
+        raise ValueError("no CA certificate is given: nothing can be verified")
+    if not MICROPYTHON:
+        context.check_hostname = verify
+    context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
     for der in ca:
         context.load_verify_locations(cadata=der)
     return context

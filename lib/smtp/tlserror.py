@@ -5,9 +5,10 @@ import errno
 
 def tls_reason(error):
     """What a failed handshake says: "name", "expired", "future", "ca", "memory", "gone", or "" for anything else."""
-    if isinstance(error, MemoryError) or getattr(error, "errno", 0) == errno.ENOMEM:
+    number = error.args[0] if error.args else 0
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
         return "memory"
-    if isinstance(error, EOFError) or getattr(error, "errno", 0) in (errno.ECONNRESET, 32):
+    if isinstance(error, EOFError) or number in (errno.ECONNRESET, 32):
         return "gone"
     text = str(error).lower()
     for word, reason in (

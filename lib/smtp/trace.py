@@ -8,7 +8,7 @@ A mail streams through; only the From field is ever held, at most 2 KB of it.
 
 import re
 
-from .address import _ATEXT, _LDH, valid_domain, valid_mailbox
+from .address import ATEXT, LDH, valid_domain, valid_mailbox
 
 _CHUNK = 512
 _MAX_FIELD = 2048
@@ -291,7 +291,7 @@ def split_mailbox(value):
         return _quote(comment), address
     if b"=?" in phrase and not _unclean(phrase):
         for part in parts:
-            if part[:1] != b'"' and part.strip(_ATEXT + b" "):
+            if part[:1] != b'"' and part.strip(ATEXT + b" "):
                 break
         else:
             return phrase, address  # encoded-words count only outside of quotes
@@ -344,5 +344,5 @@ def received(envelope, by, ident, when_text):
 
 def _safe(text):
     """Letters, digits and what names and addresses have else; the rest becomes "?"."""
-    good = str(_LDH, "utf-8") + ":_"
+    good = str(LDH, "utf-8") + ":_"
     return "".join([c if c in good else "?" for c in text[:255]])

@@ -13,13 +13,14 @@ import io
 import ipaddress
 import os
 import random
+import re
 import zoneinfo
 
 import clock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smtp import address, auth, message, sasl
+from smtp import address, auth, message, network, path, sasl
 from smtp.reply import Parser, SMTPError
 from smtp.server import line
 from smtp.trace import Outgoing, split_mailbox
@@ -122,6 +123,8 @@ def test_hmac_is_that_of_the_standard_library(key, msg):
 
 @given(words, words)
 def test_a_verifier_knows_its_password_only(password, other):
+    # HMAC fills a short key up with NUL, so NUL at the end makes no other password (RFC 2104).
+    password, other = password.replace("\0", ""), other.replace("\0", "")
     verifier = auth.make_verifier(password, 2)
     assert returned(auth.check(verifier, password))
     assert returned(auth.check(verifier, other)) == (password == other)
@@ -134,8 +137,8 @@ def test_base64_comes_back(data):
 
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))
 def test_an_ip_address_is_that_of_the_standard_library(ip):
-    assert address.parse_ip(str(ip)) == ip.packed
-    assert address.parse_ip(ip.exploded) == ip.packed
+    assert network.parse_ip(str(ip)) == ip.packed
+    assert network.parse_ip(ip.exploded) == ip.packed
 
 
 def ip_or_none(text):
@@ -147,40 +150,40 @@ def ip_or_none(text):
 
 @given(st.text("0123456789abcdefABCDEF:.", max_size=30))
 def test_what_looks_like_an_ip_address_is_one_for_both_or_neither(text):
-    assert address.parse_ip(text) == ip_or_none(text)
+    assert network.parse_ip(text) == ip_or_none(text)
 
 
 @given(st.lists(st.sampled_from(":: : 0 1 ffff 00ab 1.2.3.4 . 256".split()), max_size=17))
 def test_pieces_of_ip_addresses_make_one_for_both_or_neither(parts):
     text = "".join(parts)
-    assert address.parse_ip(text) == ip_or_none(text)
+    assert network.parse_ip(text) == ip_or_none(text)
 
 
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), st.data())
 def test_networks_are_those_of_the_standard_library(ip, data):
     bits = data.draw(st.integers(0, ip.max_prefixlen))
-    network = ipaddress.ip_network((ip, bits), strict=False)
-    parsed = address.parse_network(str(network))
+    wanted = ipaddress.ip_network((ip, bits), strict=False)
+    parsed = network.parse_network(str(wanted))
     for one in (ip, data.draw(st.ip_addresses(v=ip.version))):
         # IPv4 in IPv6 clothes counts as IPv4, so it is in no larger IPv6 network.
         if bits >= 96 or not getattr(one, "ipv4_mapped", None):
-            assert address.in_networks(one.packed, [parsed]) == (one in network)
-    if network.network_address != ip:
+            assert network.in_networks(one.packed, [parsed]) == (one in wanted)
+    if wanted.network_address != ip:
         with pytest.raises(ValueError, match="beyond"):
-            address.parse_network(f"{ip}/{bits}")
+            network.parse_network(f"{ip}/{bits}")
 
 
 @given(mailboxes, st.sampled_from([b"", b" SIZE=10", b" BODY=8BITMIME  X=<y>"]))
 def test_a_path_comes_back(box, rest):
     if len(box) <= 254 and box.split("@")[0].strip("."):
-        assert address.parse_path(f"<{box}>".encode() + rest) == (box, rest.strip())
+        assert path.parse_path(f"<{box}>".encode() + rest) == (box, rest.strip())
 
 
 @given(st.binary(max_size=80), st.booleans())
 def test_what_a_path_gives_is_null_postmaster_or_a_valid_mailbox(arg, lenient):
     for one in (arg, b"<" + arg + b">"):
         try:
-            got, rest = address.parse_path(one, lenient)
+            got, rest = path.parse_path(one, lenient)
         except SMTPError as error:
             assert error.code in (501, 553)
         else:
@@ -309,9 +312,9 @@ def test_no_path_or_parameter_raises_anything_but_a_refusal():
     for data in mutations(PATHS):
         for lenient in (False, True):
             try:
-                got, rest = address.parse_path(data, lenient)
+                got, rest = path.parse_path(data, lenient)
                 assert not got or got.lower() == "postmaster" or address.valid_mailbox(got), data
-                address.parse_params(rest)
+                path.parse_params(rest)
             except SMTPError as error:
                 refused += 1
                 assert error.code in (501, 553)
@@ -367,6 +370,10 @@ def test_no_mail_leaves_broken_however_it_came():
     for mail in mutations(seeds):
         out = leave(mail, 4096, **MORE)
         assert leave(mail, chance.randrange(1, 900), **MORE) == out
-        header, empty, _ = out.partition(b"\r\n\r\n")
-        assert out.startswith(MORE["top"]) and empty, mail
         split_mailbox(mail)
+        # What the spool holds has no line end but CRLF; then a header always has its end.
+        mail = re.sub(rb"\r\n|\r|\n", b"\r\n", mail)
+        out = leave(mail, 4096, **MORE)
+        header, empty, _ = out.partition(b"\r\n\r\n")
+        assert header.startswith(MORE["top"].strip()) and empty, mail
+        assert len(re.findall(rb"(?i)\r\nfrom[ \t]*:", header)) == 1, mail

@@ -2,7 +2,8 @@
 
 from expect import eq, raises
 from smtp import address
-from smtp.address import in_networks, parse_ip, parse_network, parse_params, parse_path
+from smtp.network import in_networks, parse_ip, parse_network
+from smtp.path import Envelope, parse_params, parse_path
 from smtp.reply import SMTPError
 
 LABEL = "a" * 63
@@ -255,6 +256,6 @@ def test_an_address_is_in_its_networks_and_no_others():
 
 
 def test_envelopes_share_nothing():
-    one = address.Envelope()
+    one = Envelope()
     one.rcpts.append("a@b")
-    eq(address.Envelope().rcpts, [])
+    eq(Envelope().rcpts, [])

@@ -3,7 +3,7 @@
 import io
 
 from expect import eq, raises
-from smtp.address import Envelope
+from smtp.path import Envelope
 from smtp.trace import Outgoing, received
 
 TOP = b"Received: by here\r\n"

@@ -2,8 +2,9 @@
 
 import socket
 import ssl
+from errno import EAGAIN
 
-from .stream import AGAIN, MICROPYTHON, ready, sleep_ms
+from .stream import MICROPYTHON, ready, sleep_ms
 
 
 def listen(address, port, backlog=8):
@@ -27,7 +28,7 @@ async def accept(sock, serve):
         try:
             conn, peer = sock.accept()
         except OSError as e:
-            if e.errno in AGAIN:
+            if e.errno == EAGAIN:
                 await ready(sock, False)
             else:  # out of sockets, or the peer has gone again: go on when there is air
                 await sleep_ms(100)

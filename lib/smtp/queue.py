@@ -33,6 +33,7 @@ _ROW = const(4)  # key, due, attempts, octets
 _HELD = const(0xFFFFFFFF)  # due: taken and not yet given back
 _TRAILER = const(9)
 _HEAD = const(65536)  # octets of envelope, more than 100 recipients can need
+_LOW = const(65536)  # octets of free flash from which on renames are made with care
 _NONE = array("I")
 
 
@@ -82,7 +83,7 @@ class Queue:
             os.stat(path)
         except OSError:
             os.mkdir(path)
-        self.block = os.statvfs(path)[0]
+        self.block = os.statvfs(path)[1]  # [0], the size for fast reading, is 1 MB on macOS
         self.reserve = reserve
         self.room = 0  # what is known to be free; asked again when it runs short
         self.last = 0
@@ -128,7 +129,24 @@ class Queue:
 
     def cost(self, size):
         """Octets of flash for a file: a small one shares a block, others take whole ones."""
-        return 2048 if size <= 512 else (size + self.block - 1) // self.block * self.block
+        return 2048 if size <= 512 else (size + self.block - 1) // self.block * self.block + 256  # its directory entry
+
+    def rename(self, old, new):
+        """Renames a file. OSError when too little is free for that.
+
+        A rename that fails half-way makes littlefs (2.9) drop the old file at its next change, so it must not fail. It
+        needs two blocks, and since the last write counts each block that it has looked at as taken: hence the write.
+        """
+        path = self.path + "/"
+        if self.room < _LOW:
+            self.room = self.free() - self.reserve
+            if self.room < _LOW:
+                with open(path + "w00000000", "w") as f:
+                    f.write("\n")
+                os.remove(path + "w00000000")
+                if self.free() < 4 * self.block:
+                    raise OSError(28)
+        os.rename(path + old, path + new)
 
     def remove_file(self, name):
         try:
@@ -149,11 +167,14 @@ class Queue:
         if self.used + need > self.max_bytes:
             raise QueueFull("%d of %d octets are taken" % (self.used, self.max_bytes))
         if self.room < need:
-            st = os.statvfs(self.path)
-            free = st[3] if st[3] < 0x80000000 else 0  # a full littlefs was seen to give 2^32 - 2
-            self.room = free * st[0] - self.reserve
+            self.room = self.free() - self.reserve
             if self.room < need:
                 raise QueueFull("the flash is full")
+
+    def free(self):
+        """Octets that the file system says are free."""
+        st = os.statvfs(self.path)
+        return (st[3] if st[3] < 0xFFFFFF00 else 0) * st[1]  # a full littlefs was seen to give 2^32 - 2
 
     def new(self, meta, priority=NORMAL, size=0):
         """A Writer for a mail. meta: dict that JSON can hold, the envelope; size: octets, 0 when not known.
@@ -221,13 +242,14 @@ class Queue:
             try:
                 mail = Mail(self, rows[best], self.path + "/" + name)
             except Aborted:
+                self.used -= self.cost(rows[best + 3])
                 self.forget(best)
                 self.remove_file(name)
                 continue
             except (ValueError, KeyError, OSError) as e:
                 self.forget(best)
                 self.damaged += 1
-                os.rename(self.path + "/" + name, self.path + "/x" + name)
+                self.rename(name, "x" + name)
                 raise Damaged("spool file %s: %s" % (name, e))
             rows[best + 1] = _HELD
             return mail
@@ -243,7 +265,7 @@ class Queue:
         if attempt:
             old = self.name_now(i)
             rows[i + 2] += 1
-            os.rename(self.path + "/" + old, self.path + "/" + self.name_now(i))
+            self.rename(old, self.name_now(i))
         rows[i + 1] = self.uptime() + delay
 
     def recall(self):
@@ -259,7 +281,7 @@ class Queue:
         i = self.row(key)
         rows = self.rows
         path = self.path + "/"
-        if failed:
+        if failed and self.free() > self.reserve // 2:  # the rest of the reserve is for renaming; the log has it too
             with open(path + "w%08x" % key, "a") as f:
                 for why in whys:
                     f.write(why + "\n")
@@ -270,7 +292,7 @@ class Queue:
         if done | failed == (1 << count) - 1:
             size = rows[i + 3]
             if failed:
-                os.rename(path + old, path + "d%08x.%x.%x.%x" % (key, rows[i + 2], done, failed))
+                self.rename(old, "d%08x.%x.%x.%x" % (key, rows[i + 2], done, failed))
                 self.dead += 1
                 state = "dead"
             else:
@@ -285,7 +307,7 @@ class Queue:
             self.partial[key] = (done, failed)
         new = self.name_now(i)
         if new != old:
-            os.rename(path + old, path + new)
+            self.rename(old, new)
         rows[i + 1] = self.uptime() + delay
         return "waiting"
 

@@ -38,8 +38,6 @@ SLEEP = const(6)
 _OVER = const(7)  # the session has ended
 
 MICROPYTHON = sys.implementation.name == "micropython"
-AGAIN = (errno.EAGAIN, errno.EINPROGRESS)
-_CONNECTED = (106, 56, 127)  # EISCONN of Linux and MicroPython, of BSD, of lwIP
 _SWEEP = const(200)  # ms between two looks at the deadlines
 _SPARE = const(4)  # buffers kept for the next sessions
 
@@ -325,31 +323,24 @@ async def connect(host, port, timeout=30000, size=2048):
     """A Stream to `host` (a name or an address), or OSError. `timeout` in ms (RFC 5321 4.5.3.2.1 asks for minutes
     in all: the next address, the next smart host and the next attempt follow)."""
     error = None
-    for family, kind, proto, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, proto)
-        stream = None
+    for item in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+        stream = Stream(socket.socket(*item[:3]), size)
         try:
-            sock.setblocking(False)
-            stream = Stream(sock, size)
+            stream.sock.setblocking(False)
             stream.due = ticks_add(ticks_ms(), timeout)
             try:
-                sock.connect(address)
-            except OSError as e:
-                if e.errno not in AGAIN:
-                    raise
+                stream.sock.connect(item[4])
+            except OSError:
                 await stream.wait(True)
                 try:
-                    sock.connect(address)  # a second call tells how the first one ended
+                    stream.sock.connect(item[4])  # a second call tells how the first one ended
                 except OSError as e:
-                    if e.errno not in _CONNECTED:
+                    if e.errno not in (106, 56, 127):  # EISCONN of Linux and MicroPython, of BSD, of lwIP
                         raise
             return stream
         except OSError as e:
             error = e
-            if stream is None:
-                sock.close()
-            else:
-                stream.close()
+            stream.close()
         except BaseException:
             stream.close()
             raise

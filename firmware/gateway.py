@@ -18,6 +18,7 @@ from smtp.queue import Queue, QueueFull
 from smtp.relay import Relay, SmartHost
 from smtp.reply import SMTPError
 from smtp.server import Listener, Server
+from smtp.slots import Slots
 
 PRIORITY = {"urgent": 0, "normal": 1, "low": 2}
 
@@ -84,8 +85,10 @@ class Intake:
             "h": envelope.helo,
             "x": how,
         }
-        if envelope.body == "8BITMIME":
-            meta["8"] = 1
+        if envelope.dsn:
+            meta["d"] = envelope.dsn
+        if any(envelope.notify):
+            meta["n"] = envelope.notify
         try:
             return Sink(envelope, queue.new(meta, size=envelope.size))
         except QueueFull as e:
@@ -164,6 +167,8 @@ async def main(board):
     # The queue counts in whole seconds.
     relay.retry = max(1, int(q.get("retry", relay.retry)))
     relay.retry_max = max(1, int(q.get("retry_max", relay.retry_max)))
+    slots = board.TLS_SLOTS and Slots(board.TLS_SLOTS)
+    relay.slots = slots
     server = Server(board.MAX_SESSIONS, board.BUFFER)
     intake = Intake()
     work = [("relay", relay.run)]
@@ -174,6 +179,10 @@ async def main(board):
         listener = Listener(
             domain, intake, item["allow"], item["users"], item["tls"], context, item["auth_in_clear"],
             q["max_message"], lambda text: log("server", text))
+        listener.dsn = True
+        if slots:
+            listener.slots = slots
+            listener.timeout = 60000  # a device that does nothing keeps others from TLS
         where = "%s port %d" % (item["address"], item["port"])
         try:
             work.append(("server", server.bind(item["address"], item["port"], listener, board.BACKLOG)))
@@ -203,4 +212,9 @@ async def main(board):
 
 def run(board):
     """Runs the gateway until `board.stopped()` returns. Raises Unusable when it cannot start."""
-    asyncio.run(main(board))
+    try:
+        asyncio.run(main(board))
+    except (KeyError, TypeError, ValueError) as e:
+        # What runs is under supervise(): this was said of the configuration.
+        raise Unusable("the configuration cannot be used (%s: %s): write it again with the host's tools" % (
+            type(e).__name__, e))

@@ -7,6 +7,7 @@ it. The flash is mounted at / as on a board, the computer's own files at /host. 
 operations, when standard input ends. Exit status 2 and one line on standard error say why it could not start.
 """
 
+import gc
 import os
 import sys
 from asyncio import core
@@ -15,9 +16,12 @@ import vfs
 
 BLOCK = 4096
 PAGE = 256  # octets that are programmed at once, as on a Pico W
-MAX_SESSIONS = 32
+MAX_SESSIONS = 32  # or fewer, as many as the heap holds
+SESSION = 8704  # octets of heap for a session that takes a mail in
+OWN = 65536  # octets of heap for relay, sensors and the gaps between all that
 BACKLOG = 128
 BUFFER = 4096
+TLS_SLOTS = 16  # TLS sessions at a time
 
 
 class Flash:
@@ -126,6 +130,13 @@ def main(argv):
     import gateway
 
     import __main__
+
+    global MAX_SESSIONS
+    gc.collect()
+    MAX_SESSIONS = max(4, min(MAX_SESSIONS, (gc.mem_free() - OWN) // SESSION))
+    # Collected only when it is full, the heap becomes a checkerboard: 100 recipients, each with a hole behind it,
+    # and no place for the file that they are to be written to.
+    gc.threshold(gc.mem_free() // 8)
 
     try:
         gateway.run(__main__)

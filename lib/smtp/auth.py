@@ -164,9 +164,9 @@ def mechanisms(users):
 def server(mechanism, initial=None):
     """The server's side: a generator that is fed the client's raw responses (no base64).
 
-    It yields challenges (bytes), and once a tuple: (user, password), to which it is sent True or False, or (user,
-    None), to which it is sent the user's verifier or None. StopIteration.value is the user (str), or None when
-    refused. Raises SMTPError 504 5.5.4 for an unknown mechanism, 501 5.5.2 for a malformed response.
+    It yields challenges (bytes), None while it computes, and once a tuple: (user, password), to which it is sent True
+    or False, or (user, None), to which it is sent the user's verifier or None. StopIteration.value is the user (str),
+    or None when refused. Raises SMTPError 504 5.5.4 for an unknown mechanism, 501 5.5.2 for a malformed response.
     """
     name = mechanism.upper()
     make = _SERVER.get(name)

@@ -7,6 +7,8 @@ A source has `next()`, which returns a job or None. A job is one mail:
 
     sender, rcpts       reverse-path and forward-paths (str)
     body                "8BITMIME" or ""
+    dsn                 None, or for a server that offers DSN (RFC 3461) a pair: " RET=..." for MAIL, and a list of
+                        " NOTIFY=..." for the recipients
     size                octets, about
     readinto(buf)       the mail with CRLF line ends, not dot-stuffed
     rest                octets that readinto has still to give, None while that is not known
@@ -34,6 +36,7 @@ _CHUNK = const(2)
 _DATA = const(3)
 _END = const(4)
 _RSET = const(5)
+_BODY = const(6)  # as _END, while the mail has not been sent whole
 
 _PENDING = const(100)  # replies that may wait unread: more would fill the buffers between us (RFC 2920 3.1)
 _HIGH = const(1400)  # octets of `out` from which a mail's body is sent on
@@ -63,6 +66,13 @@ class Client:
         self.window = 5
         self.window_bytes = 65536
         self.buf = None
+        self.hurry = 0  # ms for each reply once sending has failed
+
+    def unasked(self):
+        """SMTPError when there is a reply to nothing: which one belongs to what could not be told any more."""
+        io = self.io
+        if io.lo < io.hi:
+            raise SMTPError(421, "4.5.0", "the server answers before it is asked")
 
     def reply(self):
         """Generator: the next reply, as (code, enhanced, text)."""
@@ -78,6 +88,7 @@ class Client:
     def ask(self, command, code=0, reason=None):
         """Generator: sends a command and takes the reply to it. SessionError when it is not `code`."""
         if command is not None:
+            self.unasked()
             self.io.out += command + b"\r\n"
         reply = yield from self.reply()
         if code and reply[0] != code:
@@ -137,7 +148,7 @@ class Client:
         offered = self.ext.get("AUTH", "").split()
         name = auth or sasl.choose(offered, self.io.tls)
         if name not in offered:
-            raise SessionError("auth-missing", "it offers no AUTH that is known here, but " + (" ".join(offered) or "none"))
+            raise SessionError("auth-missing", "it does not offer AUTH that is known here, but: " + " ".join(offered))
         exchange = sasl.client(name, user, password)
         value = next(exchange)
         command = b"AUTH " + name.encode()
@@ -189,7 +200,7 @@ class Client:
             io.out = b""
             if not isinstance(e, EOFError):
                 # Sending failed, perhaps because the server had said something first: what has arrived counts.
-                io.timeout = 1000
+                self.hurry = 1000
                 try:
                     while flying:
                         yield from self.settle(flying)
@@ -201,10 +212,10 @@ class Client:
 
     def give_up(self, flying, job):
         """What had no answer stays undecided; a recipient who was refused for good stays refused."""
-        for job in self.jobs(flying) + [job]:
-            if job is not None and job.result is not None:
-                job.done([r if r and r[0] >= 500 else None for r in [job.nomail or r for r in job.result]])
-                job.result = None
+        for j in self.jobs(flying) + [job]:
+            if j is not None and j.result is not None:
+                j.done([r if r and r[0] >= 500 else None for r in [j.nomail or r or j.refused for r in j.result]])
+                j.result = None
 
     def jobs(self, flying):
         """The mails that are in flight."""
@@ -238,15 +249,16 @@ class Client:
             command += b" SIZE=%d" % job.size
         if job.body and "8BITMIME" in ext:
             command += b" BODY=" + job.body.encode()
-        io.out += command + b"\r\n"
-        flying.append((_MAIL, job))
+        dsn = job.dsn
+        if dsn:
+            command += dsn[0].encode()
+        self.say(command, _MAIL, job, flying)
         if not fast:
             yield from self.drain(flying)
-        for rcpt in job.rcpts:
+        for n, rcpt in enumerate(job.rcpts):
             if job.nomail:
                 break
-            io.out += b"RCPT TO:<%s>\r\n" % rcpt.encode()
-            flying.append((_RCPT, job))
+            self.say(b"RCPT TO:<%s>%s" % (rcpt.encode(), dsn[1][n].encode() if dsn else b""), _RCPT, job, flying)
             if not fast:
                 yield from self.drain(flying)
             elif len(io.out) > _HIGH:
@@ -258,8 +270,7 @@ class Client:
             yield from self.drain(flying)
             if not job.taken:
                 if not job.nomail:  # a transaction is open that nobody wants
-                    io.out += b"RSET\r\n"
-                    flying.append((_RSET, None))
+                    self.say(b"RSET", _RSET, None, flying)
                 self.finish(job, None)
                 if not fast:
                     yield from self.drain(flying)
@@ -269,23 +280,22 @@ class Client:
         if chunking:
             yield from self.send_chunks(job, flying, fast)
         else:
-            io.out += b"DATA\r\n"
-            flying.append((_DATA, job))
+            self.say(b"DATA", _DATA, job, flying)
             while flying:  # all that came before is answered first
                 kind, other = flying[0]
                 reply = yield from self.settle(flying)
                 if kind == _DATA and other is job:
                     break
             if reply[0] == 354:
-                flying.append((_END, job))
+                flying.append((_BODY, job))
                 if job.taken:
                     yield from self.send_data(job)
                 else:
                     io.out += b".\r\n"
+                self.whole(flying)
             else:
                 if not job.nomail:  # the transaction is open still
-                    io.out += b"RSET\r\n"
-                    flying.append((_RSET, None))
+                    self.say(b"RSET", _RSET, None, flying)
                 self.finish(job, reply)
             if not fast:
                 yield from self.drain(flying)
@@ -299,13 +309,14 @@ class Client:
             n = job.readinto(buf)
             rest = job.rest
             if rest is None:
-                io.out += b"BDAT %d\r\n" % n + mv[:n]
-                flying.append((_CHUNK, job))
+                self.say(b"BDAT %d" % n, _CHUNK, job, flying)
+                io.out += mv[:n]
                 yield SEND
                 while len(flying) > (_PENDING if fast else 0):
                     yield from self.settle(flying)
                 continue
-            io.out += b"BDAT %d LAST\r\n" % (n + rest) + mv[:n]
+            self.say(b"BDAT %d LAST" % (n + rest), _BODY, job, flying)
+            io.out += mv[:n]
             while rest > 0:
                 if len(io.out) > _HIGH:
                     yield SEND
@@ -314,7 +325,7 @@ class Client:
                     raise SMTPError(421, "4.3.0", "the mail ended before its time")
                 rest -= n
                 io.out += mv[:n]
-            flying.append((_END, job))
+            self.whole(flying)
             if not fast:
                 yield from self.drain(flying)
             return
@@ -350,6 +361,20 @@ class Client:
                 yield SEND
         io.out += b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n"
 
+    def say(self, command, kind, job, flying):
+        """Sends a command, whose reply is settled as `kind` of `job`."""
+        if not flying:
+            self.unasked()
+        self.io.out += command + b"\r\n"
+        flying.append((kind, job))
+
+    def whole(self, flying):
+        """The mail's last octet is in `out`. A refusal may have come before it, but nobody can have taken the mail."""
+        io = self.io
+        if len(flying) == 1 and io.lo < io.hi and io.buf[io.lo] < 52:  # "4"
+            self.unasked()
+        flying[-1] = _END, flying[-1][1]
+
     def drain(self, flying):
         while flying:
             yield from self.settle(flying)
@@ -357,12 +382,12 @@ class Client:
     def settle(self, flying):
         """Takes the next reply and gives it to whom it belongs. Returns it."""
         kind, job = flying[0]
-        self.io.timeout = _FINAL if kind >= _CHUNK else _REPLY
+        self.io.timeout = self.hurry or (_FINAL if kind >= _CHUNK else _REPLY)
         reply = yield from self.reply()
         code = reply[0]
         if code == 421:
             raise SMTPError(*reply)
-        if code < 250 or (300 <= code < 400 and not (kind == _DATA and code == 354)) or (kind == _DATA and code < 300):
+        if code < 250 or (code < 400 and (code != 354 if kind == _DATA else kind == _BODY or code >= 300)):
             raise SMTPError(421, "4.5.0", "the server's answer does not fit: %d %s" % (code, reply[2]))
         flying.pop(0)
         if job is None or job.result is None:
@@ -371,6 +396,8 @@ class Client:
             if code >= 400:
                 job.nomail = reply
         elif kind == _RCPT:
+            if code == 552 and job.taken and reply[1] in ("", "5.5.3"):  # too many recipients, RFC 5321 4.5.3.1.10
+                reply = 452, "4.5.3", reply[2]
             if code >= 400:
                 job.result[len(job.rcpts) - job.left] = reply
             else:
@@ -379,7 +406,7 @@ class Client:
         elif kind == _CHUNK:
             if code >= 400 and not job.refused:
                 job.refused = reply
-        elif kind == _END:
+        elif kind != _DATA:
             self.finish(job, job.refused or reply)
         return reply
 
@@ -442,6 +469,7 @@ class Mail:
         self.sender = sender
         self.rcpts = list(rcpts)
         self.body = ""
+        self.dsn = None
         self.pieces = iter((message,) if isinstance(message, (bytes, bytearray)) else message)
         self.size = len(message) if isinstance(message, (bytes, bytearray)) else 0
         self.rest = None

@@ -23,7 +23,8 @@ class Envelope:
 
     sender  reverse-path, "" for the null one      rcpts  list of str
     size    octets declared with SIZE, 0 unknown   body   "", "7BIT" or "8BITMIME"
-    params  other ESMTP parameters or None         peer   IP address as text
+    dsn     " RET=... ENVID=..." as given, or ""   notify  the same for each of rcpts: " NOTIFY=... ORCPT=..."
+    peer    IP address as text
     helo    name the peer gave                     user   who authenticated, or None
     tls, esmtp  how it came
     """
@@ -33,7 +34,8 @@ class Envelope:
         self.rcpts = [] if rcpts is None else rcpts
         self.size = 0
         self.body = ""
-        self.params = None
+        self.dsn = ""
+        self.notify = []
         self.peer = peer
         self.helo = helo
         self.user = user

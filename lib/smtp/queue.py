@@ -9,8 +9,8 @@ littlefs commits whole or not at all:
     xKKKKKKKK...        damaged: set aside
     wKKKKKKKK           why: a line "number code enhanced text" for each failed recipient, written before F is
 
-The file: a line of JSON (the envelope), the mail with CRLF line ends, and 9 octets, the CRC-32 of all before in hex
-and "\\n".
+The file: a line of JSON (the envelope), the mail with CRLF line ends, "8" where it has 8-bit characters or "7", and 9
+octets, the CRC-32 of all before in hex and "\\n".
 
 Why nothing is lost: commit() returns after close(), and littlefs shows a file empty until close() has committed it; an
 empty file was never accepted and goes at the next start. On file systems that show part of a file, the CRC tells.
@@ -31,9 +31,9 @@ URGENT, NORMAL, LOW = 0, 1, 2
 
 _ROW = const(4)  # key, due, attempts, octets
 _HELD = const(0xFFFFFFFF)  # due: taken and not yet given back
-_TRAILER = const(9)
+_TRAILER = const(10)
 _HEAD = const(65536)  # octets of envelope, more than 100 recipients can need
-_LOW = const(65536)  # octets of free flash from which on renames are made with care
+_LOW = const(65536)  # octets of free flash from which on care is taken
 _NONE = array("I")
 
 
@@ -129,7 +129,7 @@ class Queue:
 
     def cost(self, size):
         """Octets of flash for a file: a small one shares a block, others take whole ones."""
-        return 2048 if size <= 512 else (size + self.block - 1) // self.block * self.block + 256  # its directory entry
+        return 2048 if size <= 512 else (size + self.block - 1) // self.block * self.block
 
     def rename(self, old, new):
         """Renames a file. OSError when too little is free for that.
@@ -144,7 +144,7 @@ class Queue:
                 with open(path + "w00000000", "w") as f:
                     f.write("\n")
                 os.remove(path + "w00000000")
-                if self.free() < 4 * self.block:
+                if self.free() < 2 * self.block:
                     raise OSError(28)
         os.rename(path + old, path + new)
 
@@ -166,7 +166,7 @@ class Queue:
             raise QueueFull("%d mails wait, which is the limit" % len(self))
         if self.used + need > self.max_bytes:
             raise QueueFull("%d of %d octets are taken" % (self.used, self.max_bytes))
-        if self.room < need:
+        if self.room < need + _LOW:  # cost() is an estimate: near the end the file system is asked each time
             self.room = self.free() - self.reserve
             if self.room < need:
                 raise QueueFull("the flash is full")
@@ -324,6 +324,7 @@ class Writer:
         head = (json.dumps(meta) + "\n").encode()
         self.size = 0
         self.crc = 0
+        self.bits = b"7"
         self.f = open(self.path, "wb")
         try:
             self.write(head)
@@ -345,6 +346,13 @@ class Writer:
                 queue.room = 0
                 raise QueueFull("the flash is full")
             raise
+        if self.bits == b"7":
+            # 8-bit or not, at the speed of C: as UTF-8 it has fewer characters than octets, or is none.
+            try:
+                if len(str(piece, "utf-8")) != n:
+                    self.bits = b"8"
+            except UnicodeError:
+                self.bits = b"8"
         self.crc = binascii.crc32(piece, self.crc)
         self.size += n
         queue.coming = coming
@@ -352,6 +360,7 @@ class Writer:
     def commit(self):
         """Makes the mail the queue's: once this has returned, it survives. Returns its identity (str)."""
         queue = self.queue
+        self.write(self.bits)
         self.write(b"%08x\n" % self.crc)
         f = self.f
         self.f = None
@@ -420,9 +429,11 @@ class Mail:
                     raise ValueError("cut short")
                 crc = binascii.crc32(mv[:n], crc)
                 left -= n
-            if f.read(_TRAILER) != b"%08x\n" % crc:
+            bits = f.read(1)
+            if bits not in (b"7", b"8") or f.read(_TRAILER) != b"%08x\n" % binascii.crc32(bits, crc):
                 raise ValueError("the check sum does not match")
         self.meta = json.loads(head)
+        self.eight = bits == b"8"
         self.left = self.size
         self.f = None
 
@@ -438,6 +449,11 @@ class Mail:
         if not self.left:
             self.close()
         return n
+
+    def rewind(self):
+        """The next read() begins at the start."""
+        self.close()
+        self.left = self.size
 
     def close(self):
         if self.f:

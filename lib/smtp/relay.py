@@ -4,10 +4,11 @@ All that is due goes in one session. A recipient who is refused for good becomes
 refused for now is tried again, alone; what stops the session itself (no network, no TLS, no AUTH) costs no attempt.
 
 What the queue keeps of a mail (its meta): f reverse-path, r forward-paths, t arrival (epoch seconds, 0 when the clock
-was not set), u arrival (seconds of uptime), 8 when it is 8-bit; of one that came in by SMTP also p the peer's
-address, h what it called itself, x how it came: 1 ESMTP, 2 TLS, 4 AUTH. The queue adds i identity, b boot.
+was not set), u arrival (seconds of uptime); where they were asked for, d the DSN parameters of MAIL and n those of each
+recipient (RFC 3461); of a mail that came in by SMTP p the peer's address, h what it called itself, x how it came: 1
+ESMTP, 2 TLS, 4 AUTH. The queue adds i identity, b boot.
 
-May use: queue, client, trace, message, path, stream.
+May use: queue, client, trace, message, path, stream; dsn and convert when a mail needs them.
 """
 
 import asyncio
@@ -17,8 +18,8 @@ import random
 from .client import SessionError, open_session, quit
 from .message import date, header
 from .path import Envelope
-from .queue import Damaged
-from .stream import client_context
+from .queue import Damaged, QueueFull
+from .stream import client_context, sleep_ms
 from .trace import Outgoing, received
 
 _WHAT_TO_DO = {
@@ -82,8 +83,10 @@ class Relay:
         self.pause, self.pause_max = 5, 300
         self.failures = 0
         self.window = 5
+        self.slots = None  # slots.Slots: the TLS sessions that there is memory for
         self.delivered = 0
         self.host = None
+        self.ext = {}  # what the host at hand offers
         self.told = None  # the trouble that was logged last
         self.wake = asyncio.Event()
         queue.on_commit = self.wake.set
@@ -113,29 +116,43 @@ class Relay:
     async def session(self):
         """Delivers all that is due in one session with the first smart host that lets us in. False when that failed."""
         for host in self.hosts:
+            slots = self.slots if host.security != "none" else None
             try:
-                session = await open_session(
-                    host.host, host.port, self.name, host.security, host.context(), host.username, host.password)
-            except (SessionError, ValueError) as e:
-                self.trouble(host, e)
-                continue
-            except MemoryError:
-                self.trouble(host, SessionError("tls memory", "out of memory"))
-                continue
-            self.host = host
-            self.told = None
-            stream, client = session
-            client.window = self.window
-            try:
-                await stream.run(client.mails(self))
-                await quit(session)
-                return True
-            except SessionError as e:
-                self.trouble(host, e)
-                return False
+                while slots and not slots.take(self):
+                    await sleep_ms(100)
+                went = await self.session_with(host)
             finally:
-                stream.close()
+                if slots:
+                    slots.give(self)
+            if went is not None:
+                return went
         return False
+
+    async def session_with(self, host):
+        """True when all went well, False when the session broke, None when there was none."""
+        try:
+            session = await open_session(
+                host.host, host.port, self.name, host.security, host.context(), host.username, host.password)
+        except (SessionError, ValueError) as e:
+            self.trouble(host, e)
+            return None
+        except MemoryError:
+            self.trouble(host, SessionError("tls memory", "out of memory"))
+            return None
+        self.host = host
+        self.told = None
+        stream, client = session
+        self.ext = client.ext
+        client.window = self.window
+        try:
+            await stream.run(client.mails(self))
+            await quit(session)
+            return True
+        except SessionError as e:
+            self.trouble(host, e)
+            return False
+        finally:
+            stream.close()
 
     def trouble(self, host, e):
         """Logs why there is no session, once for each kind."""
@@ -167,11 +184,17 @@ class Relay:
         attempt = False
         whys = []
         ident = mail.meta["i"]
+        notices = []
         for n, to, result in zip(job.index, job.rcpts, results):
             if result is None:
                 continue
             code, enhanced, text = result
             said = "%d %s %s" % (code, enhanced, text.replace("\n", " "))
+            if code == 503 or 530 <= code < 540:
+                code = 450  # about the order of commands, TLS or AUTH (RFC 5321, 4954): no fault of this mail
+            asked = mail.meta["n"][n] if "n" in mail.meta else ""
+            if asked and (code < 300 and not job.dsn or code >= 500):
+                notices.append((to, "relayed" if code < 300 else "failed", result, asked, self.host.host))
             if code < 300:
                 done |= 1 << n
                 self.log("%s delivered to %s" % (ident, to))
@@ -186,9 +209,33 @@ class Relay:
                     self.log("the smart host does not accept the sender %s: set smarthost.sender to an address that it "
                              "accepts, and this mail goes through" % job.sender)
         delay = self.jitter(min(self.retry << min(attempts, 16), self.retry_max)) if attempt else 0
+        if notices and mail.meta["f"]:
+            self.notify(mail, notices)
         queue.settle(mail.key, len(mail.meta["r"]), done, failed, whys, delay, attempt)
         if done:
             self.delivered += 1
+
+    def notify(self, mail, notices):
+        """Queues the notifications that were asked for (RFC 3461): before the mail itself goes, so that a power cut
+        in between makes two rather than none."""
+        from .dsn import report
+        from .notify import wanted
+
+        notices = [x for x in notices if wanted(x[3], x[1])]
+        if notices:
+            now = self.clock.now() or 0
+            meta = {"f": "", "r": [mail.meta["f"]], "t": now, "u": self.queue.uptime()}
+            for full in (True, False) if "RET=FULL" in mail.meta.get("d", "") else (False,):
+                mail.rewind()
+                try:
+                    self.queue.add(meta, report(
+                        self.name, mail.meta["f"], mail.meta, notices, now, self.clock.offset(now), mail.read, full,
+                        mail.eight))
+                    break
+                except QueueFull as e:
+                    self.log("no room to notify %s: %s" % (mail.meta["f"], e))
+                finally:
+                    mail.close()
 
     def is_about_sender(self, job, code, enhanced, text):
         """True when a refusal is most likely about who sends: then a setting mends it, and the mail waits for that.
@@ -217,7 +264,11 @@ class Job:
         self.index = [i for i in range(len(rcpts)) if not over >> i & 1]
         self.rcpts = [rcpts[i] for i in self.index]
         self.sender = host.sender if host.sender and meta["f"] else meta["f"]
-        self.body = "8BITMIME" if meta.get("8") else ""
+        self.body = "8BITMIME" if mail.eight else ""
+        self.dsn = None
+        if "DSN" in relay.ext and ("d" in meta or "n" in meta):
+            asked = meta.get("n") or [""] * len(rcpts)
+            self.dsn = (meta.get("d", ""), [asked[i] for i in self.index])
         clock = relay.clock
         now = clock.now() or 0
         # A mail from before the clock was set gets the date that it had: its age is known while this boot lasts.
@@ -238,6 +289,17 @@ class Job:
             top = received(top, relay.name, ident, when)
         self.size = mail.size + len(top) + 300
         out = Outgoing(mail.read, mail.size, top, missing, host.sender)
+        if mail.eight and "8BITMIME" not in relay.ext:
+            from .convert import SevenBit, obstacle
+
+            marks = bytearray()
+            if not obstacle(out.readinto, marks):  # else the client refuses it with 5.6.3 (RFC 6152 section 3)
+                self.body = ""
+                self.size *= 3  # each octet may become three
+            mail.rewind()
+            out = Outgoing(mail.read, mail.size, top, missing, host.sender)
+            if not self.body:
+                out = SevenBit(out.readinto, marks)
         self.out = out
         self.readinto = out.readinto
 

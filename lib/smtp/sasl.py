@@ -4,6 +4,7 @@ May use: reply. A mechanism is a generator, and a row in a table below.
 """
 
 import binascii
+import hashlib
 
 from .reply import SMTPError
 
@@ -51,7 +52,7 @@ def choose(offered, tls=True):
     """
     offered = [m.upper() for m in offered]
     for m in _ORDER if tls else _ORDER[2:]:
-        if m in offered:
+        if m in offered and (m != "CRAM-MD5" or hasattr(hashlib, "md5")):  # some firmware has no MD5
             return m
     return None
 
@@ -68,5 +69,7 @@ def client(mechanism, user, password):
     if not make:
         from .mechs import CLIENT
 
-        make = CLIENT[mechanism]
+        make = CLIENT.get(mechanism)
+        if not make:
+            raise ValueError("AUTH %s is not known here" % mechanism)
     return make(user, password)

@@ -21,13 +21,12 @@ from .listen import accept, listen
 from .network import in_networks, parse_ip, parse_network
 from .path import Envelope, parse_params, parse_path
 from .reply import SMTPError
-from .stream import CHUNK, DATA, LINE, SEND, SLEEP, TLS, Stream, sleep_ms, ticks_add, ticks_diff, ticks_ms
+from .stream import CHUNK, DATA, LINE, PAUSE, SEND, SLEEP, TLS, Stream, sleep_ms, ticks_add, ticks_diff, ticks_ms
 
 _MAX_RCPTS = const(100)  # RFC 5321 4.5.3.1.8: at least 100; the queue keeps a bit for each
 _MAX_ERRORS = const(10)
 _MAX_COMMANDS = const(1000)  # in a session, without a mail among them
 _MAX_LOGINS = const(3)
-_SLOT_TRIES = const(200)  # of 100 ms each
 _MAX_HOPS = const(30)  # Received fields, RFC 5321 6.3 asks for a limit of 100 at the most
 _TIMEOUT = const(300000)  # ms for a command, RFC 5321 4.5.3.2.7
 _MAIL_TIMEOUT = const(600000)  # ms for a whole mail, however slowly it trickles
@@ -89,7 +88,8 @@ class Listener:
         self.log = log or (lambda text: None)
         self.bare = "fix"  # a CR or LF alone in a mail is mended; "refuse" refuses the mail
         self.greet_delay = 0  # ms in which nobody may talk before the greeting
-        self.slots = None  # TLS sessions that there is memory for, see Slots
+        self.dsn = False  # True: the backend sees to delivery status notifications (RFC 3461), DSN is offered
+        self.slots = None  # slots.Slots: the TLS sessions that there is memory for
         self.timeout = _TIMEOUT
         self.mail_timeout = _MAIL_TIMEOUT
         self.last = (None, False)
@@ -108,6 +108,17 @@ class Listener:
 
             self.names = mechanisms(self.users)
         return self.names
+
+
+def dsn_param(key, value):
+    """A parameter of RFC 3461 as it goes on to the next hop, checked."""
+    from .notify import CHECK
+
+    try:
+        CHECK[key](value or "")
+    except ValueError as e:
+        raise SMTPError(501, "5.5.4", "%s: %s" % (key, e))
+    return " %s=%s" % (key, value.upper() if key == "RET" else value)
 
 
 class Session:
@@ -166,6 +177,8 @@ class Session:
                     self.refuse(SMTPError(500, "5.5.2", "line too long"))
                     continue
                 self.commands += 1
+                if self.known:
+                    text = text.strip()  # devices pad their lines
                 i = text.find(b" ")
                 verb = text.upper() if i < 0 else text[:i].upper()
                 handler = COMMANDS.get(verb)
@@ -223,6 +236,8 @@ class Session:
         self.hello_(arg, True)
         on = self.on
         out = on.hello
+        if on.dsn:
+            out += b"250-DSN\r\n"
         if on.tls == "starttls" and not self.tls:
             out += b"250-STARTTLS\r\n"
         if self.may_login():
@@ -261,6 +276,8 @@ class Session:
                     mail.body = (value or "").upper()
                     if mail.body not in ("7BIT", "8BITMIME"):
                         raise SMTPError(501, "5.5.4", "BODY is 7BIT or 8BITMIME")
+                elif on.dsn and key in ("RET", "ENVID"):
+                    mail.dsn += dsn_param(key, value)
                 elif key != "AUTH":  # RFC 4954 5: accepted, the submitter is not passed on
                     raise SMTPError(555, "5.5.4", "parameter %s is not supported" % key)
         if mail.size > on.max_size:
@@ -282,13 +299,17 @@ class Session:
         to, rest = parse_path(arg[3:], self.known, "5.1.3")
         if not to:
             raise SMTPError(501, "5.1.3", "a recipient is needed")
-        if rest:
-            raise SMTPError(555, "5.5.4", "no parameter is supported here")
+        dsn = ""
+        for key, value in parse_params(rest).items() if rest else ():
+            if not self.on.dsn or key not in ("NOTIFY", "ORCPT"):
+                raise SMTPError(555, "5.5.4", "parameter %s is not supported" % key)
+            dsn += dsn_param(key, value)
         if len(mail.rcpts) >= _MAX_RCPTS:
             raise SMTPError(452, "4.5.3", "too many recipients, send the rest in another mail")
         if self.on.rcpt_hook:
             to = self.on.rcpt_hook(mail, to) or to
         mail.rcpts.append(to)
+        mail.notify.append(dsn)
         self.io.out += b"250 2.1.5 ok\r\n"
 
     def begin(self):
@@ -484,7 +505,9 @@ class Session:
         try:
             while True:
                 ask = exchange.send(value)
-                if isinstance(ask, tuple):
+                if ask is None:
+                    value = yield PAUSE
+                elif isinstance(ask, tuple):
                     value = self.on.users.get(ask[0])
                     if ask[1] is not None:
                         value = yield from auth.check(value, ask[1])
@@ -532,59 +555,15 @@ COMMANDS = {
 }
 
 
-class Slots:
-    """TLS sessions are memory: `free` of them at a time, first come, first served. Who waits is an object of his
-    own."""
-
-    def __init__(self, free):
-        self.free = free
-        self.line = []
-        self.holders = []
-
-    def take(self, who):
-        """True when `who` has a slot now; else he stands in line, and asks again."""
-        if who in self.holders:
-            return True
-        if who not in self.line:
-            self.line.append(who)
-        if self.free and self.line[0] is who:
-            self.free -= 1
-            self.line.pop(0)
-            self.holders.append(who)
-            return True
-        return False
-
-    def give(self, who):
-        """Gives the slot back, or leaves the line."""
-        if who in self.line:
-            self.line.remove(who)
-        if who in self.holders:
-            self.holders.remove(who)
-            self.free += 1
-
-    def wait(self, who, io):
-        """Generator for a session: waits for a slot, but not for ever."""
-        timeout = io.timeout
-        io.timeout = 100
-        for _ in range(_SLOT_TRIES):
-            if self.take(who):
-                break
-            yield SLEEP
-        else:
-            self.give(who)
-            io.timeout = timeout
-            raise SMTPError(454, "4.7.0", "no memory for TLS now, try again")
-        io.timeout = timeout
-
-
 class Server:
-    """Runs listeners. At most `max_sessions` sessions at a time, the next one hears 421.
-
-    `size`: octets of buffer for a session, which bounds a command line.
+    """Runs listeners. At most `max_sessions` sessions at a time, and `max_per_peer` from one address: the next one
+    hears 421. `size`: octets of buffer for a session, which bounds a command line.
     """
 
-    def __init__(self, max_sessions=8, size=2048):
+    def __init__(self, max_sessions=8, size=2048, max_per_peer=None):
         self.max_sessions = max_sessions
+        self.max_per_peer = max_per_peer or max_sessions
+        self.peers = []  # the address of each session
         self.size = size
         self.tasks = []
         self.socks = []
@@ -598,7 +577,7 @@ class Server:
         self.socks.append(sock)
 
         def serve(conn, peer):
-            if len(self.tasks) >= self.max_sessions:
+            if len(self.peers) >= self.max_sessions or self.peers.count(peer) >= self.max_per_peer:
                 try:
                     conn.setblocking(False)
                     conn.send(b"421 4.3.2 too many sessions, try again later\r\n")
@@ -606,15 +585,23 @@ class Server:
                     pass
                 conn.close()
                 return
-            stream = Stream(conn, self.size)
-            stream.task = asyncio.create_task(self.session(stream, peer, listener))
-            self.tasks.append(stream.task)
+            stream = None
+            self.peers.append(peer)
+            try:
+                stream = Stream(conn, self.size)
+                stream.task = asyncio.create_task(self.session(stream, peer, listener))
+                self.tasks.append(stream.task)
+            except MemoryError:  # this one goes, the listener stays
+                self.peers.remove(peer)
+                (stream or conn).close()
 
         return lambda: accept(sock, serve)
 
     async def session(self, stream, peer, listener):
-        session = Session(stream, peer, listener)
+        session = None
+        short = False
         try:
+            session = Session(stream, peer, listener)
             if listener.tls == "tls":
                 while listener.slots and not listener.slots.take(session):
                     await sleep_ms(100)
@@ -624,12 +611,15 @@ class Server:
         except (OSError, EOFError):
             pass  # the peer has gone: nothing was accepted that is not in the queue
         except MemoryError:
-            listener.log("out of memory in a session with %s: it was dropped" % peer)
+            short = True
         finally:
             self.tasks.remove(stream.task)
+            self.peers.remove(peer)
             stream.close()
             if listener.slots:
                 listener.slots.give(session)
+        if short:  # only now there is memory to say so
+            listener.log("out of memory in a session with %s: it was dropped" % peer)
 
     async def close(self):
         """Ends all sessions, what they had not committed is forgotten, and stops listening."""

@@ -162,11 +162,14 @@ class Stream(Wire):
                 wait = self.advance()
                 if wait is _DONE:
                     return self.value
-                if wait is _NAP:
-                    await sleep_ms(self.pause)
-                    continue
                 if self.due is None:
                     self.due = ticks_add(ticks_ms(), self.timeout)
+                if wait is _NAP:
+                    await sleep_ms(self.pause)
+                    # A peer that never stops to send never lets us wait, and is never swept.
+                    if self.request is not SEND and ticks_diff(ticks_ms(), self.due) > 0:
+                        self.fault = OSError(errno.ETIMEDOUT, "timed out")
+                    continue
                 try:
                     await self.wait(wait is _WRITE)
                 except OSError as e:

@@ -40,7 +40,10 @@ def log(area, text):
         now += time.offset(now)
         stamp = "%02d:%02d:%02d" % (now // 3600 % 24, now // 60 % 60, now % 60)
     text = "".join([c if c >= " " and c != "\x7f" else "?" for c in text])
-    print("%s %s: %s" % (stamp, area, text))
+    try:
+        print("%s %s: %s" % (stamp, area, text))
+    except OSError:
+        pass  # nobody listens any more: mail goes on
 
 
 def alert(subject, text="", to=None, priority="normal"):

@@ -316,6 +316,22 @@ def _read(value, info):
         raise ValueError(f"the file {path} cannot be read: {e.strerror}") from None
 
 
+class _Clear(str):
+    """A password that the board is to store as it is."""
+
+
+def _lan_secret(value, info):
+    """A LAN user's password: as _secret; with store = "clear" in its table it is a _Clear."""
+    if not isinstance(value, dict) or "store" not in value:
+        return _secret(value, info)
+    value = dict(value)
+    store = value.pop("store")
+    if store not in ("verifier", "clear"):
+        raise ValueError(f'store = {_show(store)} is neither "verifier" (what is best) nor "clear" (for CRAM-MD5)')
+    secret = _secret(value, info)
+    return _Clear(secret) if store == "clear" else secret
+
+
 def _secret(value, info):
     """A password: text, { env = "NAME" } or { file = "NAME" }."""
     if isinstance(value, dict):
@@ -451,7 +467,7 @@ class Listener(_Table):
     cert: _is(_cert, "")
     key: _is(_key, "")
     allow: _is(_networks, [])
-    users: dict[Annotated[Any, PlainValidator(_user)], Annotated[Any, PlainValidator(_secret)]] = {}
+    users: dict[Annotated[Any, PlainValidator(_user)], Annotated[Any, PlainValidator(_lan_secret)]] = {}
     auth_in_clear: _is(_flag, False)
 
 
@@ -677,6 +693,12 @@ def _check_listener(check, key, raw, model):
                     f"{key}.users.{name} has its password in board.toml for all to see; better:"
                     f" {EXAMPLES['listener.users']}"
                 )
+            elif isinstance(value, dict) and value.get("store") == "clear":
+                check.warnings.append(
+                    f'{key}.users.{name}: store = "clear" puts this password itself on the board, where whoever holds'
+                    " the board or a copy of its flash can read it; only CRAM-MD5 needs that: use a password that is"
+                    " used nowhere else"
+                )
     for net in model.allow if model else ():
         if ipaddress.ip_network(net).is_global:
             check.warnings.append(
@@ -767,8 +789,10 @@ def _sensor(model, mail, base):
 
 def verifier(password, old=()):
     """A password's SCRAM-SHA-256 verifier (RFC 5803); one of `old` if it is of this password
-    already.
+    already. For a _Clear one, the password itself, marked.
     """
+    if isinstance(password, _Clear):
+        return _auth().CLEAR + password
     make = _auth().make_verifier
     for text in old:
         try:

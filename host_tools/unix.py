@@ -170,6 +170,11 @@ def flash_size(asked, values, state):
             raise UserError(f"--flash-size {e}; for example: --flash-size 2MB") from None
     if state.image.exists() and state.image.stat().st_size:
         there = state.image.stat().st_size
+        if there % 4096 or there < 16 * 4096:
+            raise UserError(
+                f"the flash image {state.image} is damaged: {there} bytes are not what a gateway"
+                " made. Put back a copy of it, or move it away to start with an empty one"
+            )
         if asked is not None and asked != there:
             raise UserError(
                 f"{state.image} has {there} bytes already, and may hold mail; leave out"

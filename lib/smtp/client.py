@@ -168,6 +168,8 @@ class Client:
                 command = b"*"
             except ValueError as e:
                 raise SessionError("auth", str(e))
+        if reply[0] == 235 and name[:5] == "SCRAM" and value != b"":
+            raise SessionError("auth", "it did not prove that it knows the password", reply)
         if reply[0] != 235:
             raise SessionError("auth", "it refuses the user name or password: %d %s" % (reply[0], reply[2]), reply)
 
@@ -489,11 +491,16 @@ class Mail:
                     break
                 if not piece:
                     continue
-                start = 1 if self.cr and piece[:1] == b"\n" else 0
-                self.cr = piece[-1:] == b"\r"
-                piece = piece[start:]
-                self.held = memoryview(
-                    piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n"))
+                if self.cr and piece[:1] == b"\n":
+                    piece = piece[1:]
+                    self.cr = False
+                lines = piece.count(b"\r\n")
+                if lines != piece.count(b"\n") or lines != piece.count(b"\r"):
+                    self.cr = piece[-1:] == b"\r"
+                    piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+                elif piece:
+                    self.cr = False
+                self.held = memoryview(piece)
                 continue
             k = min(len(self.held), len(buf) - n)
             buf[n : n + k] = self.held[:k]

@@ -54,7 +54,7 @@ class SevenBit:
         self.lo = 0  # from here on not looked at
         self.out = b""
         self.at = 0
-        self.rest = self.why = self.head = None
+        self.rest = self.why = None
         self.scan = scan
         self.ended = False
         self.stack = []  # for each open multipart (delimiter, type of a part that names none)
@@ -119,11 +119,10 @@ class SevenBit:
                         self.lost = False
                     self.finish()
                     self.put(line)
+                    self.stack = self.stack[: i + (key == mark)]
                     if key == mark:
-                        self.stack = self.stack[: i + 1]
                         self.enter(False, kind)
                     else:
-                        self.stack = self.stack[:i]
                         self.opaque = b""  # the epilogue
                         self.mark = 0
                     return

@@ -5,9 +5,12 @@ littlefs commits whole or not at all:
 
     KKKKKKKK            waiting. K: 8 hex digits, priority (0 urgent, 1 normal, 2 low) and a running number
     KKKKKKKK.A.D.F      waiting after A attempts; D and F are bit sets (hex) of the recipients done and failed
-    dKKKKKKKK.A.D.F     a dead letter: F are those who never got it
-    xKKKKKKKK...        damaged: set aside
-    wKKKKKKKK           why: a line "number code enhanced text" for each failed recipient, written before F is
+    KKKKKKKK.A.D.F-dead a dead letter: F are those who never got it
+    KKKKKKKK...-bad     damaged: set aside
+    KKKKKKKK-why        why: a line "number code enhanced text" for each failed recipient, written before F is
+
+All names of a mail begin alike, so littlefs renames within one piece of its directory: a rename from one piece to
+another needs free blocks, and one that fails for want of them makes littlefs (2.9) drop the file at its next change.
 
 The file: a line of JSON (the envelope), the mail with CRLF line ends, "8" where it has 8-bit characters or "7", and 9
 octets, the CRC-32 of all before in hex and "\\n".
@@ -96,12 +99,14 @@ class Queue:
         alive = set()
         for name, size in _scan(self.path):
             try:
-                mark = name[0] if name[0] in "dxw" else ""
-                parts = [int(p, 16) for p in name[len(mark) :].split(".")]
+                stem, _, mark = name.partition("-")
+                parts = [int(p, 16) for p in stem.split(".")]
             except ValueError:
                 continue
             key = parts[0]
-            if mark == "w":
+            if mark not in ("", "dead", "bad", "why"):
+                continue
+            if mark == "why":
                 whys.append(key)
                 continue
             if size == 0:
@@ -109,11 +114,11 @@ class Queue:
                 continue
             self.last = max(self.last, key & 0xFFFFFFF)
             self.used += self.cost(size)
-            if mark == "x":
+            if mark == "bad":
                 self.damaged += 1
                 continue
             alive.add(key)
-            if mark == "d":
+            if mark == "dead":
                 self.dead += 1
                 continue
             if len(parts) == 4:
@@ -125,7 +130,7 @@ class Queue:
             self.rows.extend(array("I", (key, now, attempts, size)))
         for key in whys:
             if key not in alive:
-                self.remove_file("w%08x" % key)
+                self.remove_file("%08x-why" % key)
 
     def cost(self, size):
         """Octets of flash for a file: a small one shares a block, others take whole ones."""
@@ -134,16 +139,16 @@ class Queue:
     def rename(self, old, new):
         """Renames a file. OSError when too little is free for that.
 
-        A rename that fails half-way makes littlefs (2.9) drop the old file at its next change, so it must not fail. It
-        needs two blocks, and since the last write counts each block that it has looked at as taken: hence the write.
+        It must not fail half-way, see above. It may need two blocks, and littlefs counts each block that it has looked
+        at since the last write as taken: hence the write.
         """
         path = self.path + "/"
         if self.room < _LOW:
             self.room = self.free() - self.reserve
             if self.room < _LOW:
-                with open(path + "w00000000", "w") as f:
+                with open(path + "00000000-why", "w") as f:
                     f.write("\n")
-                os.remove(path + "w00000000")
+                os.remove(path + "00000000-why")
                 if self.free() < 2 * self.block:
                     raise OSError(28)
         os.rename(path + old, path + new)
@@ -166,7 +171,7 @@ class Queue:
             raise QueueFull("%d mails wait, which is the limit" % len(self))
         if self.used + need > self.max_bytes:
             raise QueueFull("%d of %d octets are taken" % (self.used, self.max_bytes))
-        if self.room < need + _LOW:  # cost() is an estimate: near the end the file system is asked each time
+        if self.room < need:
             self.room = self.free() - self.reserve
             if self.room < need:
                 raise QueueFull("the flash is full")
@@ -249,7 +254,7 @@ class Queue:
             except (ValueError, KeyError, OSError) as e:
                 self.forget(best)
                 self.damaged += 1
-                self.rename(name, "x" + name)
+                self.rename(name, name + "-bad")
                 raise Damaged("spool file %s: %s" % (name, e))
             rows[best + 1] = _HELD
             return mail
@@ -282,7 +287,7 @@ class Queue:
         rows = self.rows
         path = self.path + "/"
         if failed and self.free() > self.reserve // 2:  # the rest of the reserve is for renaming; the log has it too
-            with open(path + "w%08x" % key, "a") as f:
+            with open(path + "%08x-why" % key, "a") as f:
                 for why in whys:
                     f.write(why + "\n")
         old = self.name_now(i)
@@ -292,7 +297,7 @@ class Queue:
         if done | failed == (1 << count) - 1:
             size = rows[i + 3]
             if failed:
-                self.rename(old, "d%08x.%x.%x.%x" % (key, rows[i + 2], done, failed))
+                self.rename(old, "%08x.%x.%x.%x-dead" % (key, rows[i + 2], done, failed))
                 self.dead += 1
                 state = "dead"
             else:
@@ -375,7 +380,7 @@ class Writer:
             raise
         cost = queue.cost(self.size)
         queue.used += cost
-        queue.room -= cost
+        queue.room -= 2 * cost  # with its part of the directory, so that `room` is never more than what is free
         queue.rows.extend(array("I", (self.key, queue.uptime(), 0, self.size)))
         if queue.on_commit:
             queue.on_commit()

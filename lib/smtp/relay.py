@@ -87,6 +87,7 @@ class Relay:
         self.delivered = 0
         self.host = None
         self.ext = {}  # what the host at hand offers
+        self.broken = self.suspect = None  # the mail at which this session broke, and the one before
         self.told = None  # the trouble that was logged last
         self.wake = asyncio.Event()
         queue.on_commit = self.wake.set
@@ -141,6 +142,7 @@ class Relay:
             return None
         self.host = host
         self.told = None
+        self.suspect, self.broken = self.broken, None
         stream, client = session
         self.ext = client.ext
         client.window = self.window
@@ -192,15 +194,15 @@ class Relay:
             said = "%d %s %s" % (code, enhanced, text.replace("\n", " "))
             if code == 503 or 530 <= code < 540:
                 code = 450  # about the order of commands, TLS or AUTH (RFC 5321, 4954): no fault of this mail
-            asked = mail.meta["n"][n] if "n" in mail.meta else ""
-            if asked and (code < 300 and not job.dsn or code >= 500):
-                notices.append((to, "relayed" if code < 300 else "failed", result, asked, self.host.host))
             if code < 300:
                 done |= 1 << n
                 self.log("%s delivered to %s" % (ident, to))
+                if not job.dsn:
+                    notices.append((n, to, "relayed", result))
             elif code >= 500 and not self.is_about_sender(job, code, enhanced, text):
                 failed |= 1 << n
                 whys.append("%d %s" % (n, said))
+                notices.append((n, to, "failed", result))
                 self.log("%s refused for %s: %s. Kept as a dead letter" % (ident, to, said))
             else:
                 attempt = True
@@ -208,8 +210,13 @@ class Relay:
                 if code >= 500:
                     self.log("the smart host does not accept the sender %s: set smarthost.sender to an address that it "
                              "accepts, and this mail goes through" % job.sender)
+        if None in results and not self.broken:
+            # The first mail without an answer when the session broke. If that happens again, it may be the mail that
+            # does it: it waits, and the others go.
+            self.broken = mail.key
+            attempt = attempt or self.suspect == mail.key
         delay = self.jitter(min(self.retry << min(attempts, 16), self.retry_max)) if attempt else 0
-        if notices and mail.meta["f"]:
+        if notices and "n" in mail.meta and mail.meta["f"]:
             self.notify(mail, notices)
         queue.settle(mail.key, len(mail.meta["r"]), done, failed, whys, delay, attempt)
         if done:
@@ -221,7 +228,12 @@ class Relay:
         from .dsn import report
         from .notify import wanted
 
-        notices = [x for x in notices if wanted(x[3], x[1])]
+        asked = mail.meta["n"]
+        notices = [
+            (to, action, result, asked[n], self.host.host)
+            for n, to, action, result in notices
+            if asked[n] and wanted(asked[n], action)
+        ]
         if notices:
             now = self.clock.now() or 0
             meta = {"f": "", "r": [mail.meta["f"]], "t": now, "u": self.queue.uptime()}

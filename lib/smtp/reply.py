@@ -9,6 +9,7 @@ from . import const
 _MAX_LINES = const(100)
 _MAX_TEXT = const(2000)
 _MAX_KEPT = const(64)  # lines of an EHLO reply
+_PLAIN = bytes(range(32, 127))  # strip() of these leaves nothing where there is nothing else
 
 
 class SMTPError(Exception):
@@ -55,11 +56,11 @@ class Parser:
         """
         digits = line[:3]
         code = int(digits) if digits.isdigit() and len(digits) == 3 and line[3:4] in (b"", b" ", b"-") else 0
-        if not self.code:
+        first = not self.code
+        if first:
             self.code = code
             self.enhanced = ""
-            self.text = []
-            self.room = _MAX_TEXT
+            self.text = ""
             self.count = 0
         self.count += 1
         if not 200 <= code <= 599 or code != self.code or self.count > _MAX_LINES:
@@ -68,26 +69,23 @@ class Parser:
         rest = _printable(line[4:512])
         if self.lines is not None and len(self.lines) < _MAX_KEPT:
             self.lines.append(rest)
-        word = rest.split(" ", 1)[0]
-        parts = word.split(".")
-        if (
-            len(parts) == 3
-            and parts[0] == chr(line[0])
-            and parts[1].isdigit()
-            and parts[2].isdigit()
-            and max(len(parts[1]), len(parts[2])) <= 3
-        ):
-            self.enhanced = self.enhanced or word
-            rest = rest[len(word) + 1 :]
-        if self.room > 0:
-            rest = rest[: self.room]
-            self.text.append(rest)
-            self.room -= len(rest) + 1
+        if rest[1:2] == "." and line[4] == line[0]:
+            word = rest.split(" ", 1)[0]
+            parts = word.split(".")
+            if len(parts) == 3 and max([len(p) if p.isdigit() else 9 for p in parts]) <= 3:
+                self.enhanced = self.enhanced or word
+                rest = rest[len(word) + 1 :]
+        if first:
+            self.text = rest
+        elif len(self.text) < _MAX_TEXT:
+            self.text += ("\n" + rest)[: _MAX_TEXT - len(self.text)]
         if line[3:4] == b"-":
             return None
         self.code = 0
-        return code, self.enhanced, "\n".join(self.text)
+        return code, self.enhanced, self.text
 
 
 def _printable(data):
-    return "".join([chr(c) if 32 <= c < 127 else "?" for c in data])
+    if data.strip(_PLAIN):
+        return "".join([chr(c) if 32 <= c < 127 else "?" for c in data])
+    return str(data, "utf-8")

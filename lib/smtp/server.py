@@ -184,6 +184,8 @@ class Session:
                 handler = COMMANDS.get(verb)
                 try:
                     if handler is None:
+                        if verb in _WEB:
+                            raise SMTPError(421, "4.7.0", "this is not the web")
                         raise SMTPError(500, "5.5.2", "command not recognized")
                     more = handler(self, b"" if i < 0 else text[i + 1 :])
                     if more is not None:
@@ -399,9 +401,10 @@ class Session:
         self.size += len(piece)
         if self.size > self.on.max_size:
             self.wrong = self.too_big()
-        head = self.head
-        if head is not None:
-            head += piece
+        lo = 0
+        while self.head is not None and lo < len(piece):
+            head = self.head + bytes(piece[lo : lo + 256])  # a heap in pieces may have no more room in one
+            lo += 256
             i = head.find(b"\n\r\n")
             self.hops += (head if i < 0 else head[:i]).lower().count(b"\nreceived:")
             self.head = head[-9:] if i < 0 else None  # less than the pattern: none is counted twice
@@ -535,6 +538,9 @@ class Session:
 
 
 _NAME = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_abcdefghijklmnopqrstuvwxyz"
+# A page in somebody's browser can make it send these, with a mail in the body of the request.
+_WEB = (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"PATCH", b"DELETE")
+
 COMMANDS = {
     b"EHLO": Session.ehlo,
     b"HELO": Session.helo_,

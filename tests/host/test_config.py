@@ -118,6 +118,8 @@ WRONG = [
     ("[[listener]]\nusers = { a = 5 }", "listener.users.a", "neither text in quotes"),
     ("[[listener]]\nusers = { a = { env = 'NOPE' } }", "listener.users.a", "NOPE is not set"),
     ("[[listener]]\nusers = 'bob'", "listener.users", "not a table"),
+    ("[[listener]]\nusers = { a = { env = 'A', store = 'plain' } }", "listener.users.a", 'nor "clear"'),
+    ("[[listener]]\nusers = { a = { store = 'clear' } }", "listener.users.a", "a table here has one key"),
     ("[[listener]]\nauth_in_clear = 'yes'", "listener.auth_in_clear", "neither true nor false"),
     (LISTENER + LISTENER, "listener[2].port", "taken by listener[1]"),
     (
@@ -342,6 +344,20 @@ def test_lan_passwords_never_reach_the_board(load):
         assert re.fullmatch(r"SCRAM-SHA-256\$4096:[\w+/=]{24}\$[\w+/=]{44}:[\w+/=]{44}", verifier)
 
 
+def test_a_lan_password_reaches_the_board_only_where_it_says_store_clear(load):
+    text = GOOD + TLS_LISTENER.replace("'PRINTER' }", "'PRINTER', store = 'clear' }")
+    text = text.replace("'UPS' }", "'UPS', store = 'verifier' }")
+    values, warnings = load(text, PRINTER="hunter2 and more", UPS="correct horse")
+    users = values["listener"][0]["users"]
+    assert users["printer"] == "{CLEAR}hunter2 and more"
+    assert users["ups"].startswith("SCRAM-SHA-256$4096:")
+    assert [w.split(":")[0] for w in warnings] == ["listener.users.printer"]
+    again, _ = load(text, previous=values, PRINTER="hunter2 and more", UPS="correct horse")
+    assert again == values
+    back, _ = load(GOOD + TLS_LISTENER, previous=values, PRINTER="hunter2 and more", UPS="correct horse")
+    assert back["listener"][0]["users"]["printer"].startswith("SCRAM-SHA-256$4096:")
+
+
 def test_a_verifier_is_that_of_rfc_7677():
     found = config.verifier("pencil", ["SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$x:y"])
     assert found.split("$")[1] != "4096:W22ZaJ0SNY7soEsUEjb6gQ=="  # not one of this password
@@ -397,6 +413,10 @@ def test_a_listeners_certificate_and_key_are_der_and_belong_together(load):
             "can be read on the network",
         ),
         (GOOD + "[[listener]]\nallow = ['8.8.8.0/24']", "a public network"),
+        (
+            GOOD + LISTENER + "users = { a = { file = 'word.txt', store = 'clear' } }",
+            "puts this password itself on the board",
+        ),
     ],
 )
 def test_what_is_risky_is_said_in_a_warning(load, text, warning):

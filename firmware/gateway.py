@@ -90,7 +90,7 @@ class Intake:
         }
         if envelope.dsn:
             meta["d"] = envelope.dsn
-        if any(envelope.notify):
+        if envelope.notify:
             meta["n"] = envelope.notify
         try:
             return Sink(envelope, queue.new(meta, size=envelope.size))

@@ -22,7 +22,7 @@ May use: stream, reply, sasl.
 """
 
 from . import const
-from .reply import Parser, SMTPError
+from .reply import PLAIN, Parser, SMTPError
 from .stream import LINE, PAUSE, SEND, TLS, connect
 
 # Time-outs in ms, RFC 5321 4.5.3.2
@@ -59,7 +59,7 @@ class Client:
     def __init__(self, io, name):
         self.io = io
         self.name = name.encode()
-        if not name or [c for c in name if not "!" <= c <= "~"]:
+        if not name or " " in name or self.name.strip(PLAIN):
             raise ValueError("%r is no name for EHLO: take a domain or an address literal" % name)
         self.feed = Parser()
         self.ext = {}  # what EHLO offered: KEYWORD -> parameters
@@ -278,7 +278,7 @@ class Client:
                     yield from self.drain(flying)
                 return
         if self.buf is None:
-            self.buf = bytearray(1024)
+            self.buf = bytearray(1536)
         if chunking:
             yield from self.send_chunks(job, flying, fast)
         else:
@@ -385,7 +385,11 @@ class Client:
         """Takes the next reply and gives it to whom it belongs. Returns it."""
         kind, job = flying[0]
         self.io.timeout = self.hurry or (_FINAL if kind >= _CHUNK else _REPLY)
-        reply = yield from self.reply()
+        while True:  # reply() once more, without its cost: this runs four times a mail
+            reply = yield LINE
+            reply = self.feed.feed(reply) if reply is not False else (421, "4.5.0", "a line is too long")
+            if reply is not None:
+                break
         code = reply[0]
         if code == 421:
             raise SMTPError(*reply)
@@ -462,7 +466,7 @@ class Mail:
 
     def __init__(self, sender, rcpts, message):
         for address in [sender] + list(rcpts) if sender else rcpts:
-            if "@" not in address or [c for c in address if not "!" <= c <= "~" or c in "<>"]:
+            if "@" not in address or address.encode().strip(PLAIN) or [c for c in " <>" if c in address]:
                 raise ValueError("%r is no address that mail can be sent to" % (address,))
         if not rcpts:
             raise ValueError("a mail needs a recipient")

@@ -23,19 +23,19 @@ class Envelope:
 
     sender  reverse-path, "" for the null one      rcpts  list of str
     size    octets declared with SIZE, 0 unknown   body   "", "7BIT" or "8BITMIME"
-    dsn     " RET=... ENVID=..." as given, or ""   notify  the same for each of rcpts: " NOTIFY=... ORCPT=..."
+    dsn     " RET=... ENVID=..." as given, or ""   notify  None, or for each of rcpts " NOTIFY=... ORCPT=..." or ""
     peer    IP address as text
     helo    name the peer gave                     user   who authenticated, or None
     tls, esmtp  how it came
     """
 
+    size = 0
+    body = dsn = ""
+    notify = None
+
     def __init__(self, sender="", rcpts=None, peer="", helo="", user=None, tls=False, esmtp=False):
         self.sender = sender
         self.rcpts = [] if rcpts is None else rcpts
-        self.size = 0
-        self.body = ""
-        self.dsn = ""
-        self.notify = []
         self.peer = peer
         self.helo = helo
         self.user = user

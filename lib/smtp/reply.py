@@ -9,7 +9,9 @@ from . import const
 _MAX_LINES = const(100)
 _MAX_TEXT = const(2000)
 _MAX_KEPT = const(64)  # lines of an EHLO reply
-_PLAIN = bytes(range(32, 127))  # strip() of these leaves nothing where there is nothing else
+_MAX_KNOWN = const(6)
+# strip() of the printable characters, the frequent ones first, leaves nothing where there is nothing else.
+PLAIN = b" etaoinsrhldcumfpgwy.0123456789:<>@-" + bytes(range(33, 127))
 
 
 class SMTPError(Exception):
@@ -47,6 +49,7 @@ class Parser:
     def __init__(self):
         self.lines = None
         self.code = 0
+        self.known = {}  # some replies in one line, which come again with each mail
 
     def feed(self, line):
         """Takes one line (bytes, without its end).
@@ -54,13 +57,13 @@ class Parser:
         Returns None while the reply goes on, else (code: int, enhanced: str, text: str); what is not printable ASCII
         becomes "?". Raises SMTPError 421 4.5.0 for what is no reply; the session is of no use after that.
         """
-        digits = line[:3]
-        code = int(digits) if digits.isdigit() and len(digits) == 3 and line[3:4] in (b"", b" ", b"-") else 0
+        if not self.code and line in self.known:
+            return self.known[line]
+        code = int(line[:3]) if line[:3].isdigit() and len(line) > 2 and line[3:4] in (b"", b" ", b"-") else 0
         first = not self.code
         if first:
             self.code = code
-            self.enhanced = ""
-            self.text = ""
+            self.enhanced = self.text = ""
             self.count = 0
         self.count += 1
         if not 200 <= code <= 599 or code != self.code or self.count > _MAX_LINES:
@@ -71,8 +74,8 @@ class Parser:
             self.lines.append(rest)
         if rest[1:2] == "." and line[4] == line[0]:
             word = rest.split(" ", 1)[0]
-            parts = word.split(".")
-            if len(parts) == 3 and max([len(p) if p.isdigit() else 9 for p in parts]) <= 3:
+            _, subject, detail = (word + "..").split(".")[:3]
+            if subject.isdigit() and detail.isdigit() and len(subject) < 4 > len(detail) and word.count(".") == 2:
                 self.enhanced = self.enhanced or word
                 rest = rest[len(word) + 1 :]
         if first:
@@ -82,10 +85,13 @@ class Parser:
         if line[3:4] == b"-":
             return None
         self.code = 0
-        return code, self.enhanced, self.text
+        reply = code, self.enhanced, self.text
+        if first and self.lines is None and len(self.known) < _MAX_KNOWN:
+            self.known[line] = reply
+        return reply
 
 
 def _printable(data):
-    if data.strip(_PLAIN):
+    if data.strip(PLAIN):
         return "".join([chr(c) if 32 <= c < 127 else "?" for c in data])
     return str(data, "utf-8")

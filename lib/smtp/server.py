@@ -20,7 +20,7 @@ from .address import valid_domain
 from .listen import accept, listen
 from .network import in_networks, parse_ip, parse_network
 from .path import Envelope, parse_params, parse_path
-from .reply import SMTPError
+from .reply import PLAIN, SMTPError
 from .stream import CHUNK, DATA, LINE, PAUSE, SEND, SLEEP, TLS, Stream, sleep_ms, ticks_add, ticks_diff, ticks_ms
 
 _MAX_RCPTS = const(100)  # RFC 5321 4.5.3.1.8: at least 100; the queue keeps a bit for each
@@ -224,7 +224,7 @@ class Session:
             name = str(name, "utf-8")
         except UnicodeError:
             name = ""
-        if not valid_domain(name) and not self.known:
+        if not self.known and not valid_domain(name):
             raise SMTPError(501, "5.5.4", "give your domain or address literal")
         self.forget()
         self.helo = name
@@ -311,7 +311,8 @@ class Session:
         if self.on.rcpt_hook:
             to = self.on.rcpt_hook(mail, to) or to
         mail.rcpts.append(to)
-        mail.notify.append(dsn)
+        if dsn or mail.notify:
+            mail.notify = (mail.notify or [""] * (len(mail.rcpts) - 1)) + [dsn]
         self.io.out += b"250 2.1.5 ok\r\n"
 
     def begin(self):
@@ -406,7 +407,9 @@ class Session:
             head = self.head + bytes(piece[lo : lo + 256])  # a heap in pieces may have no more room in one
             lo += 256
             i = head.find(b"\n\r\n")
-            self.hops += (head if i < 0 else head[:i]).lower().count(b"\nreceived:")
+            if i >= 0:
+                head = head[:i]
+            self.hops += head.count(b"\nReceived:") + head.count(b"\nreceived:") + head.count(b"\nRECEIVED:")
             self.head = head[-9:] if i < 0 else None  # less than the pattern: none is counted twice
             if self.hops > _MAX_HOPS:
                 self.wrong = SMTPError(554, "5.4.6", "%d hops: the mail goes round in a circle" % self.hops)
@@ -441,7 +444,8 @@ class Session:
             raise self.failed(e)
         self.sink = self.mail = None
         self.commands = 0
-        io.out += line(250, "2.0.0", text or "ok")
+        text = text.encode() if text else b"ok"
+        io.out += line(250, "2.0.0", str(text, "utf-8")) if text.strip(PLAIN) else b"250 2.0.0 %s\r\n" % text
 
     def rset(self, arg):
         self.forget()
@@ -573,6 +577,7 @@ class Server:
         self.size = size
         self.tasks = []
         self.socks = []
+        self.spare = []  # streams and sessions of the past: filling their dictionaries again is cheaper than new ones
 
     def bind(self, address, port, listener, backlog=8):
         """Listens on `address` (text) and `port`; OSError (EADDRINUSE) when the port is taken.
@@ -594,8 +599,14 @@ class Server:
             stream = None
             self.peers.append(peer)
             try:
-                stream = Stream(conn, self.size)
-                stream.task = asyncio.create_task(self.session(stream, peer, listener))
+                if self.spare:
+                    stream, session = self.spare.pop()
+                    stream.__init__(conn, self.size)
+                    session.__init__(stream, peer, listener)
+                else:
+                    stream = Stream(conn, self.size)
+                    session = Session(stream, peer, listener)
+                stream.task = asyncio.create_task(self.session(stream, peer, listener, session))
                 self.tasks.append(stream.task)
             except MemoryError:  # this one goes, the listener stays
                 self.peers.remove(peer)
@@ -603,11 +614,9 @@ class Server:
 
         return lambda: accept(sock, serve)
 
-    async def session(self, stream, peer, listener):
-        session = None
+    async def session(self, stream, peer, listener, session):
         short = False
         try:
-            session = Session(stream, peer, listener)
             if listener.tls == "tls":
                 while listener.slots and not listener.slots.take(session):
                     await sleep_ms(100)
@@ -624,15 +633,20 @@ class Server:
             stream.close()
             if listener.slots:
                 listener.slots.give(session)
+            if len(self.spare) < 4:
+                stream.buf = stream.mv = stream.session = stream.send = None
+                self.spare.append((stream, session))
         if short:  # only now there is memory to say so
             listener.log("out of memory in a session with %s: it was dropped" % peer)
 
     async def close(self):
         """Ends all sessions, what they had not committed is forgotten, and stops listening."""
+        most, self.max_sessions = self.max_sessions, 0  # nobody else gets in
         while self.tasks:
+            await sleep_ms(0)  # a task that is cancelled before it has begun does not clean up
             for task in list(self.tasks):
                 task.cancel()
-            await sleep_ms(0)
+        self.max_sessions = most
         for sock in self.socks:
             sock.close()
         self.socks = []

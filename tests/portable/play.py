@@ -279,6 +279,10 @@ class Flash:
         if MICROPYTHON:
             import vfs
 
+            try:
+                vfs.umount("/t")  # a test that failed has left it
+            except OSError:
+                pass
             flash = RamFlash(self.blocks)
             vfs.VfsLfs2.mkfs(flash, progsize=256, readsize=256)
             vfs.mount(vfs.VfsLfs2(flash, progsize=256, readsize=256), "/t")

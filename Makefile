@@ -1,6 +1,7 @@
 # The front door. Needs Python 3.11 or later with pip, and make; everything else goes into .venv.
 #   make demo    an alert and a printer's mail survive a power cut and reach the inbox
 #   make test    all tests, on CPython and on MicroPython
+#   make fuzz    random input for both sessions, FUZZ inputs (a million)
 #   make bench   measurements, as ratios to a peer measured in the same run
 #   make lint    ruff
 #   make clean   removes .venv and what was built
@@ -13,10 +14,12 @@ STAMP = .venv/stamp
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: help demo test bench lint clean
+FUZZ ?= 1000000
+
+.PHONY: help demo test fuzz bench lint clean
 
 help:
-	@sed -n '2,8s/^# \{0,1\}//p' Makefile
+	@sed -n '2,9s/^# \{0,1\}//p' Makefile
 
 $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later was found; name one: make PYTHON=/path/to/python3.11 demo" >&2; exit 2; }
@@ -33,6 +36,10 @@ demo: $(STAMP)
 test: $(STAMP)
 	@echo "make: running the tests on CPython and MicroPython"
 	@$(BIN)/python -m pytest -q -n $(JOBS)
+
+fuzz: $(STAMP)
+	@echo "make: $(FUZZ) random inputs for the sessions of server and client"
+	@$(BIN)/python tests/host/test_fuzz.py $(FUZZ)
 
 bench: $(STAMP)
 	@echo "make: measuring; ratios to a peer in the same run"

@@ -203,6 +203,7 @@ async def main(board):
     log("gateway", "ready")
     await board.stopped()
     log("gateway", "stopping")
+    await relay.finish()
     for task in tasks:
         task.cancel()
     await server.close()

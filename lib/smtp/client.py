@@ -461,6 +461,14 @@ async def open_session(host, port, name, security="starttls", context=None, user
         raise
 
 
+def _crlf(text):
+    """`text` (bytes) with CRLF at the end of each line, whatever was there."""
+    n = text.count(b"\r\n")
+    if n != text.count(b"\n") or n != text.count(b"\r"):
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    return text
+
+
 class Mail:
     """One mail as a job, and a source of just that; from bytes or an iterable of bytes, whose line ends become CRLF."""
 
@@ -476,9 +484,13 @@ class Mail:
         self.rcpts = list(rcpts)
         self.body = ""
         self.dsn = None
-        self.pieces = iter((message,) if isinstance(message, (bytes, bytearray)) else message)
-        self.size = len(message) if isinstance(message, (bytes, bytearray)) else 0
+        self.size = 0
         self.rest = None
+        if isinstance(message, (bytes, bytearray)):
+            message = _crlf(message)
+            self.size = self.rest = len(message)
+            message = (message,)
+        self.pieces = iter(message)
         self.held = b""
         self.cr = False
         self.given = False
@@ -497,19 +509,15 @@ class Mail:
                     continue
                 if self.cr and piece[:1] == b"\n":
                     piece = piece[1:]
-                    self.cr = False
-                lines = piece.count(b"\r\n")
-                if lines != piece.count(b"\n") or lines != piece.count(b"\r"):
-                    self.cr = piece[-1:] == b"\r"
-                    piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
-                elif piece:
-                    self.cr = False
-                self.held = memoryview(piece)
+                self.cr = piece[-1:] == b"\r"
+                self.held = memoryview(piece if self.rest else _crlf(piece))
                 continue
             k = min(len(self.held), len(buf) - n)
             buf[n : n + k] = self.held[:k]
             self.held = self.held[k:]
             n += k
+        if self.rest:
+            self.rest -= n
         return n
 
     def next(self):

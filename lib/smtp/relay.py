@@ -85,6 +85,7 @@ class Relay:
         self.window = 5
         self.slots = None  # slots.Slots: the TLS sessions that there is memory for
         self.delivered = 0
+        self.busy = self.ending = False
         self.host = None
         self.ext = {}  # what the host at hand offers
         self.broken = self.suspect = None  # the mail at which this session broke, and the one before
@@ -110,6 +111,15 @@ class Relay:
             else:
                 self.failures += 1
                 await asyncio.sleep(self.jitter(min(self.pause << min(self.failures - 1, 16), self.pause_max)))
+
+    async def finish(self):
+        """Before the end: takes no more mail, and waits 5 s for the answers to what is in flight, so that none of it is
+        sent again at the next start."""
+        self.ending = True
+        for _ in range(50):
+            if not self.busy:
+                break
+            await sleep_ms(100)
 
     def jitter(self, seconds):
         return seconds + seconds * random.getrandbits(8) // 1024  # up to a quarter more
@@ -146,14 +156,17 @@ class Relay:
         stream, client = session
         self.ext = client.ext
         client.window = self.window
+        self.busy = True
         try:
             await stream.run(client.mails(self))
+            self.busy = False
             await quit(session)
             return True
         except SessionError as e:
             self.trouble(host, e)
             return False
         finally:
+            self.busy = False
             stream.close()
 
     def trouble(self, host, e):
@@ -167,7 +180,7 @@ class Relay:
 
     def next(self):
         """The next mail that is due, as a job for Client.mails()."""
-        while True:
+        while not self.ending:
             try:
                 mail = self.queue.take()
             except Damaged as e:
@@ -210,12 +223,13 @@ class Relay:
                 if code >= 500:
                     self.log("the smart host does not accept the sender %s: set smarthost.sender to an address that it "
                              "accepts, and this mail goes through" % job.sender)
+        wait = attempt
         if None in results and not self.broken:
             # The first mail without an answer when the session broke. If that happens again, it may be the mail that
-            # does it: it waits, and the others go.
+            # does it: it waits, and the others go. That is no attempt: it was the session that failed.
             self.broken = mail.key
-            attempt = attempt or self.suspect == mail.key
-        delay = self.jitter(min(self.retry << min(attempts, 16), self.retry_max)) if attempt else 0
+            wait = attempt or self.suspect == mail.key
+        delay = self.jitter(min(self.retry << min(attempts, 16), self.retry_max)) if wait else 0
         if notices and "n" in mail.meta and mail.meta["f"]:
             self.notify(mail, notices)
         queue.settle(mail.key, len(mail.meta["r"]), done, failed, whys, delay, attempt)

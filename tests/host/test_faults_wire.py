@@ -328,11 +328,11 @@ class Site:
 
     def files(self):
         """The mails' states by their file names: "waits" for those without an attempt, else "ATTEMPTS.DONE.FAILED"."""
-        names = [n for n in sorted(os.listdir(self.path)) if n[0].isdigit()]
+        names = [n for n in sorted(os.listdir(self.path)) if "-" not in n]
         return [n[9:] or "waits" for n in names]
 
     def dead(self):
-        return [n[10:] for n in sorted(os.listdir(self.path)) if n[0] == "d"]
+        return [n[9:-5] for n in sorted(os.listdir(self.path)) if n.endswith("-dead")]
 
     def delivered(self):
         return sorted(sender.split("<")[1].split("@")[0] for sender, _ in self.host.mails)

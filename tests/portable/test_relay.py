@@ -459,6 +459,9 @@ async def test_a_dead_relay_left_no_file_open_and_its_mails_go_later():
     world = World().open(box)
     for _ in range(8):
         world.add(text=b"Subject: x\r\n\r\n" + b"x" * 3000 + b"\r\n")
+    taken = []
+    take = world.queue.take
+    world.queue.take = lambda: taken.append(take()) or taken[-1]
     for turns in range(1, 30, 3):
         task = asyncio.create_task(world.relay.session())
         for _ in range(turns):
@@ -468,10 +471,23 @@ async def test_a_dead_relay_left_no_file_open_and_its_mails_go_later():
             await task
         except asyncio.CancelledError:
             pass
-    world.relay.queue.recall()
+        eq([mail for mail in taken if mail and mail.f], [])
+    assert taken
     eq(await world.relay.session(), True)
     eq((len(world.queue), world.files()), (0, []))
     assert len(box.mails) >= 8
+    await world.close()
+
+
+async def test_a_mail_that_was_read_in_part_is_closed_and_still_there():
+    world = World().open(Box())
+    world.add(text=b"Subject: x\r\n\r\n" + b"x" * 3000)
+    world.relay.host = world.hosts[0]
+    job = world.relay.next()
+    job.readinto(bytearray(600))
+    assert job.mail.f
+    job.done([None])
+    eq((job.mail.f, len(world.queue), world.queue.due()), (None, 1, world.clock.up))
     await world.close()
 
 
@@ -486,8 +502,11 @@ async def eventually(what):
 async def test_the_relay_wakes_when_a_mail_is_committed():
     box = Box()
     world = World().open(box)
+    world.add("first@example.net")
+    world.queue.take()  # the relay before this one took it and failed
     task = asyncio.create_task(world.relay.run())
-    await asyncio.sleep(0.02)
+    await eventually(lambda: len(box.mails) == 1 and not len(world.queue))
+    box.mails = []
     for n in range(3):
         world.add("r%d@example.net" % n)
         await eventually(lambda n=n: len(box.mails) == n + 1 and not len(world.queue))

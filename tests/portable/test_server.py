@@ -361,7 +361,8 @@ def test_what_follows_quit_is_not_looked_at():
 
 def test_a_web_page_cannot_send_mail_through_a_browser():
     for verb in ("POST", "GET", "PUT", "OPTIONS", "CONNECT", "HEAD"):
-        box = talk("C: %s / HTTP/1.1\nC: EHLO x\nC: MAIL FROM:<a@b>\nS: 421 4.7.0 this is not the web\n-- END --" % verb)
+        page = "C: %s / HTTP/1.1\nC: EHLO x\nC: MAIL FROM:<a@b>\n" % verb
+        box = talk(page + "S: 421 4.7.0 this is not the web\n-- END --")
         eq(box.opened, 0)
 
 

@@ -451,6 +451,23 @@ async def test_what_is_more_than_the_socket_takes_at_once_arrives_whole():
     await peer.close()
 
 
+async def test_a_socket_that_takes_a_little_at_a_time_gets_all_in_order():
+    text = b"".join([b"%05d" % i for i in range(4000)])
+    peer = Peer(echo, 30000)
+    stream = await connect("127.0.0.1", peer.port, size=30000)
+    put = stream.put
+    turns = []
+
+    def little(data):
+        turns.append(1)
+        return put(data[:777]) if len(turns) % 3 else None
+
+    stream.put = little
+    eq(await stream.run(ask(stream, text, b"end")), [text, b"end"])
+    stream.close()
+    await peer.close()
+
+
 async def test_big_transfers_in_both_directions_do_not_stop_each_other():
     def speak(io):
         for _ in range(200):

@@ -181,6 +181,13 @@ class Queue:
         st = os.statvfs(self.path)
         return (st[3] if st[3] < 0xFFFFFF00 else 0) * st[1]  # a full littlefs was seen to give 2^32 - 2
 
+    def failure(self, e):
+        """What to raise for the OSError of a flash: QueueFull when it is full."""
+        if e.args[0] != 28:  # ENOSPC
+            return e
+        self.room = 0
+        return QueueFull("the flash is full")
+
     def new(self, meta, priority=NORMAL, size=0):
         """A Writer for a mail. meta: dict that JSON can hold, the envelope; size: octets, 0 when not known.
 
@@ -330,7 +337,10 @@ class Writer:
         self.size = 0
         self.crc = 0
         self.bits = b"7"
-        self.f = open(self.path, "wb")
+        try:
+            self.f = open(self.path, "wb")
+        except OSError as e:
+            raise queue.failure(e)
         try:
             self.write(head)
         except BaseException:
@@ -347,10 +357,7 @@ class Writer:
         try:
             self.f.write(piece)
         except OSError as e:
-            if e.args[0] == 28:  # ENOSPC
-                queue.room = 0
-                raise QueueFull("the flash is full")
-            raise
+            raise queue.failure(e)
         if self.bits == b"7":
             # 8-bit or not, at the speed of C: as UTF-8 it has fewer characters than octets, or is none.
             try:
@@ -374,10 +381,7 @@ class Writer:
             f.close()
         except OSError as e:
             queue.remove_file("%08x" % self.key)
-            if e.args[0] == 28:
-                queue.room = 0
-                raise QueueFull("the flash is full")
-            raise
+            raise queue.failure(e)
         cost = queue.cost(self.size)
         queue.used += cost
         queue.room -= 2 * cost  # with its part of the directory, so that `room` is never more than what is free

@@ -87,6 +87,7 @@ class Relay:
         self.delivered = 0
         self.busy = self.ending = False
         self.host = None
+        self.next_host = 0
         self.ext = {}  # what the host at hand offers
         self.broken = self.suspect = None  # the mail at which this session broke, and the one before
         self.told = None  # the trouble that was logged last
@@ -126,7 +127,11 @@ class Relay:
 
     async def session(self):
         """Delivers all that is due in one session with the first smart host that lets us in. False when that failed."""
-        for host in self.hosts:
+        start = self.next_host
+        self.next_host = 0
+        for i in range(len(self.hosts)):
+            i = (i + start) % len(self.hosts)
+            host = self.hosts[i]
             slots = self.slots if host.security != "none" else None
             try:
                 while slots and not slots.take(self):
@@ -135,6 +140,8 @@ class Relay:
             finally:
                 if slots:
                     slots.give(self)
+            if went is False:
+                self.next_host = i + 1  # one that lets us in and then breaks does not keep the mail from the others
             if went is not None:
                 return went
         return False

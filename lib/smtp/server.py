@@ -386,6 +386,8 @@ class Session:
             if not wrong:
                 self.take(piece)
         io.timeout = self.on.timeout
+        if last and io.cr:
+            io.bare = True
         if wrong:
             if last:
                 self.forget()
@@ -618,8 +620,12 @@ class Server:
         short = False
         try:
             if listener.tls == "tls":
-                while listener.slots and not listener.slots.take(session):
+                for _ in range(200):
+                    if not listener.slots or listener.slots.take(session):
+                        break
                     await sleep_ms(100)
+                else:
+                    return  # the device tries again
                 stream.context = (listener.context, None)
                 stream.start_tls()
             await stream.run(session.run())

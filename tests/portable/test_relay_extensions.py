@@ -134,6 +134,16 @@ async def test_a_mail_that_breaks_each_session_lets_the_others_pass():
     await world.close()
 
 
+async def test_a_host_that_breaks_each_session_does_not_keep_the_mail_from_the_next():
+    good = Box()
+    world = World().open(Breaking(), good)
+    world.add("poison@example.net")
+    assert not await world.relay.session()
+    assert await world.relay.session()
+    eq([m[1] for m in good.mails], [["poison@example.net"]])
+    await world.close()
+
+
 async def test_tls_slots_are_given_in_the_order_of_asking():
     slots = Slots(1)
     a, b, c = object(), object(), object()

@@ -147,7 +147,9 @@ class SmartHost:
         self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         for session in self._sessions:
             if session.transport:
-                session.transport.abort()
+                # asyncio's TLS transport has lost its protocol when the peer was faster
+                with contextlib.suppress(AttributeError):
+                    session.transport.abort()
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 

@@ -33,9 +33,9 @@ class Ram:
         return 0
 
 
-def mount(blocks, where="/flash"):
+def mount(blocks, where="/flash", read=PAGE):
     """Makes a file system of so many blocks and mounts it; gives its block device."""
     ram = Ram(blocks)
     vfs.VfsLfs2.mkfs(ram, progsize=PAGE, readsize=PAGE)
-    vfs.mount(vfs.VfsLfs2(ram, progsize=PAGE, readsize=PAGE), where)
+    vfs.mount(vfs.VfsLfs2(ram, progsize=PAGE, readsize=read), where)
     return ram

@@ -57,7 +57,7 @@ class Keep:
     def __init__(self):
         from smtp.queue import Queue
 
-        mount(BLOCKS)
+        mount(BLOCKS, read=1024)  # as boards/unix.py does where there is memory for it
         self.queue = Queue("/flash/spool", max_bytes=BLOCKS * 4096, max_count=5000)
 
     def open(self, envelope):

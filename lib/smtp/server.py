@@ -177,7 +177,7 @@ class Session:
                     self.refuse(SMTPError(500, "5.5.2", "line too long"))
                     continue
                 self.commands += 1
-                if self.known:
+                if self.known and text and (text[-1] <= 32 or text[0] <= 32):
                     text = text.strip()  # devices pad their lines
                 i = text.find(b" ")
                 verb = text.upper() if i < 0 else text[:i].upper()

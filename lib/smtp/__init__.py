@@ -10,6 +10,3 @@ except ImportError:
     def const(value):
         """On MicroPython the compiler puts a constant where its name stands, and drops `_NAME` altogether."""
         return value
-
-
-__version__ = "0.1.0"

@@ -23,7 +23,7 @@ May use: stream, reply, sasl.
 
 from . import const
 from .reply import PLAIN, Parser, SMTPError
-from .stream import LINE, PAUSE, SEND, TLS, connect
+from .stream import LINE, SEND, TLS, connect
 
 # Time-outs in ms, RFC 5321 4.5.3.2
 _CONNECT = const(30000)
@@ -78,14 +78,11 @@ class Client:
         """Generator: the next reply, as (code, enhanced, text)."""
         feed = self.feed.feed
         while True:
-            line = yield LINE
-            if line is False:
-                raise SMTPError(421, "4.5.0", "a line of the server's reply is too long")
-            line = feed(line)
+            line = feed((yield LINE))
             if line is not None:
                 return line
 
-    def ask(self, command, code=0, reason=None):
+    def ask(self, command, code=0, reason="reply"):
         """Generator: sends a command and takes the reply to it. SessionError when it is not `code`."""
         if command is not None:
             self.unasked()
@@ -93,7 +90,7 @@ class Client:
         reply = yield from self.reply()
         if code and reply[0] != code:
             what = command[:8].split()[0].decode() if command else "the connection"
-            raise SessionError(reason or "reply", "it answers %s with %d %s" % (what, reply[0], reply[2]), reply)
+            raise SessionError(reason, "it answers %s with %d %s" % (what, reply[0], reply[2]), reply)
         return reply
 
     def start(self, security, tls=None, user="", password="", auth=None):
@@ -117,7 +114,11 @@ class Client:
                 self.feed = Parser()
                 yield from self.hello()
             if user:
-                yield from self.login(user, password, auth)
+                from .sasl import login  # a server that trusts the network needs none
+
+                trouble = yield from login(self.ask, self.ext.get("AUTH", "").split(), io.tls, user, password, auth)
+                if trouble:
+                    raise SessionError(*trouble)
         except SMTPError as e:
             raise SessionError("reply", "its answer makes no sense: " + e.text)
         except (OSError, ValueError, EOFError) as e:
@@ -125,7 +126,7 @@ class Client:
                 from .tlserror import tls_reason
 
                 raise SessionError(("tls " + tls_reason(e)).strip(), "the TLS handshake failed: %s" % e)
-            raise _lost(e)
+            raise SessionError("lost", "the connection was lost: %s" % e)
 
     def hello(self):
         self.feed.lines = lines = []
@@ -141,37 +142,6 @@ class Client:
                 words = words.upper().replace("AUTH=", "AUTH ").split(None, 1)  # the form before RFC 4954
                 if words:
                     ext[words[0]] = " ".join([ext.get(words[0], "")] + words[1:]).strip()
-
-    def login(self, user, password, auth=None):
-        from . import sasl  # a server that trusts the network needs none
-
-        offered = self.ext.get("AUTH", "").split()
-        name = auth or sasl.choose(offered, self.io.tls)
-        if name not in offered:
-            raise SessionError("auth-missing", "it does not offer AUTH that is known here, but: " + " ".join(offered))
-        exchange = sasl.client(name, user, password)
-        value = next(exchange)
-        command = b"AUTH " + name.encode()
-        if value is not None:
-            command += b" " + (sasl.b64(value) or b"=")
-        while True:
-            reply = yield from self.ask(command)
-            if reply[0] != 334 or command == b"*":
-                break
-            try:
-                value = exchange.send(sasl.unb64(reply[2].encode()))
-                while value is None:
-                    yield PAUSE
-                    value = exchange.send(None)
-                command = sasl.b64(value)
-            except (SMTPError, StopIteration):
-                command = b"*"
-            except ValueError as e:
-                raise SessionError("auth", str(e))
-        if reply[0] == 235 and name[:5] == "SCRAM" and value != b"":
-            raise SessionError("auth", "it did not prove that it knows the password", reply)
-        if reply[0] != 235:
-            raise SessionError("auth", "it refuses the user name or password: %d %s" % (reply[0], reply[2]), reply)
 
     # -- mail
 
@@ -208,7 +178,7 @@ class Client:
                         yield from self.settle(flying)
                 except (SMTPError, OSError, ValueError, EOFError):
                     pass
-            raise _lost(e)
+            raise SessionError("lost", "the connection was lost: %s" % e)
         finally:
             self.give_up(flying, job)
 
@@ -386,8 +356,7 @@ class Client:
         kind, job = flying[0]
         self.io.timeout = self.hurry or (_FINAL if kind >= _CHUNK else _REPLY)
         while True:  # reply() once more, without its cost: this runs four times a mail
-            reply = yield LINE
-            reply = self.feed.feed(reply) if reply is not False else (421, "4.5.0", "a line is too long")
+            reply = self.feed.feed((yield LINE))
             if reply is not None:
                 break
         code = reply[0]
@@ -431,20 +400,14 @@ class Client:
             pass
 
 
-def _lost(e):
-    return SessionError("lost", "the connection was lost: %s" % e)
-
-
 async def open_session(host, port, name, security="starttls", context=None, user="", password="", auth=None, size=2048):
     """Connects to a server and gets the session ready for mail. Returns (stream, Client), or raises SessionError.
 
     name: str for EHLO; security: "starttls", "tls" or "none"; context: SSLContext of stream.client_context (with it the
     server's certificate must be valid for `host`); user "" sends no AUTH; auth: a mechanism to insist on.
     """
-    if security not in ("starttls", "tls", "none"):
-        raise ValueError("security is 'starttls', 'tls' or 'none'")
-    if security != "none" and context is None:
-        raise ValueError("security %r needs a context, see stream.client_context" % security)
+    if security != "none" and (context is None or security not in ("starttls", "tls")):
+        raise ValueError("security is 'starttls' or 'tls' with a context of stream.client_context, or 'none'")
     try:
         stream = await connect(host, port, _CONNECT, size)
     except OSError as e:

@@ -10,8 +10,7 @@ _MAX_LINES = const(100)
 _MAX_TEXT = const(2000)
 _MAX_KEPT = const(64)  # lines of an EHLO reply
 _MAX_KNOWN = const(6)
-# strip() of the printable characters, the frequent ones first, leaves nothing where there is nothing else.
-PLAIN = b" etaoinsrhldcumfpgwy.0123456789:<>@-" + bytes(range(33, 127))
+PLAIN = bytes(range(32, 127))  # strip() of these leaves nothing where there is nothing else
 
 
 class SMTPError(Exception):
@@ -52,11 +51,13 @@ class Parser:
         self.known = {}  # some replies in one line, which come again with each mail
 
     def feed(self, line):
-        """Takes one line (bytes, without its end).
+        """Takes one line (bytes, without its end; False: one that was too long).
 
         Returns None while the reply goes on, else (code: int, enhanced: str, text: str); what is not printable ASCII
         becomes "?". Raises SMTPError 421 4.5.0 for what is no reply; the session is of no use after that.
         """
+        if line is False:
+            raise SMTPError(421, "4.5.0", "a line of the server's reply is too long")
         if not self.code and line in self.known:
             return self.known[line]
         code = int(line[:3]) if line[:3].isdigit() and len(line) > 2 and line[3:4] in (b"", b" ", b"-") else 0

@@ -73,3 +73,38 @@ def client(mechanism, user, password):
         if not make:
             raise ValueError("AUTH %s is not known here" % mechanism)
     return make(user, password)
+
+
+def login(ask, offered, tls, user, password, mechanism=None):
+    """Generator: runs an AUTH command (RFC 4954 section 4). Returns None, or (reason, text, reply) as for
+    client.SessionError.
+
+    ask: called with a command (bytes), gives a generator that returns the reply; offered: list of str; tls: whether
+    the password is safe from listeners; mechanism: the one to insist on.
+    """
+    name = mechanism or choose(offered, tls)
+    if name not in offered:
+        return "auth-missing", "it does not offer AUTH that is known here, but: " + " ".join(offered), None
+    exchange = client(name, user, password)
+    value = next(exchange)
+    command = b"AUTH " + name.encode()
+    if value is not None:
+        command += b" " + (b64(value) or b"=")
+    while True:
+        reply = yield from ask(command)
+        if reply[0] != 334 or command == b"*":
+            break
+        try:
+            value = exchange.send(unb64(reply[2].encode()))
+            while value is None:
+                yield  # PAUSE of stream
+                value = exchange.send(None)
+            command = b64(value)
+        except (SMTPError, StopIteration):
+            command = b"*"
+        except ValueError as e:
+            return "auth", str(e), reply
+    if reply[0] != 235:
+        return "auth", "it refuses the user name or password: %d %s" % (reply[0], reply[2]), reply
+    if name[:5] == "SCRAM" and value != b"":
+        return "auth", "it did not prove that it knows the password", reply

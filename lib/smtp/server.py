@@ -21,7 +21,12 @@ from .listen import accept, listen
 from .network import in_networks, parse_ip, parse_network
 from .path import Envelope, parse_params, parse_path
 from .reply import PLAIN, SMTPError
-from .stream import CHUNK, DATA, LINE, PAUSE, SEND, SLEEP, TLS, Stream, sleep_ms, ticks_add, ticks_diff, ticks_ms
+from .scan import chunk, data
+from .stream import CHUNK, DATA, LINE, PAUSE, SEND, SLEEP, TLS, Stream, Wire, sleep_ms, ticks_add, ticks_diff, ticks_ms
+
+# A wire reads mail where there is a server: a client never loads that.
+Wire.data = data
+Wire.chunk = chunk
 
 _MAX_RCPTS = const(100)  # RFC 5321 4.5.3.1.8: at least 100; the queue keeps a bit for each
 _MAX_ERRORS = const(10)

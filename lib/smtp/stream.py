@@ -8,7 +8,7 @@ A protocol session is a generator that owns a wire. It appends what it says to `
     PAUSE   let the others run                       (sent back: None)
     LINE    a line without its end                   (bytes; False: it did not fit the buffer and was dropped)
     DATA    a piece of a dot-stuffed mail            (memoryview or bytes; False: the end. Set `wire.bol` first)
-    CHUNK   a piece of `wire.want` octets of BDAT    (memoryview or bytes; `want` counts down)
+    CHUNK   a piece of `wire.want` octets of BDAT    (memoryview or bytes; `want` counts down; both are in scan)
     SEND    what is in `out` to be sent now          (None)
     TLS     TLS with `wire.context` from here on     (None; what was read ahead is thrown away, CVE-2011-0411)
     SLEEP   `wire.timeout` milliseconds              (None)
@@ -92,20 +92,6 @@ class Wire:
         if len(eol) == 1 and i > lo and self.buf[i - 1] == 13:
             i -= 1
         return bytes(self.mv[lo:i])
-
-    def data(self):
-        """The next piece of a mail in DATA with its dots taken off, see smtp.scan.data: only a server loads that."""
-        from .scan import data
-
-        Wire.data = data
-        return data(self)
-
-    def chunk(self):
-        """The next of `want` octets of BDAT, see smtp.scan.chunk."""
-        from .scan import chunk
-
-        Wire.chunk = chunk
-        return chunk(self)
 
 
 # The streams whose deadlines are swept, the task that does it, and buffers for the streams to come.

@@ -172,7 +172,8 @@ async def main(board):
     relay.retry_max = max(1, int(q.get("retry_max", relay.retry_max)))
     slots = board.TLS_SLOTS and Slots(board.TLS_SLOTS)
     relay.slots = slots
-    server = Server(board.MAX_SESSIONS, board.BUFFER)
+    # One device that runs wild leaves room for the others.
+    server = Server(board.MAX_SESSIONS, board.BUFFER, board.MAX_SESSIONS - board.MAX_SESSIONS // 4)
     intake = Intake()
     work = [("relay", relay.run)]
     for item in config["listener"]:
@@ -183,6 +184,8 @@ async def main(board):
             domain, intake, item["allow"], item["users"], item["tls"], context, item["auth_in_clear"],
             q["max_message"], lambda text: log("server", text))
         listener.dsn = True
+        listener.greet_delay = int(item.get("greeting_delay", 0) * 1000)
+        listener.bare = item.get("bare_newline", "fix")
         if slots:
             listener.slots = slots
             listener.timeout = 60000  # a device that does nothing keeps others from TLS

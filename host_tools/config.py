@@ -62,6 +62,8 @@ EXAMPLES = {
     "listener.allow": 'allow = ["192.168.1.0/24"]',
     "listener.users": 'users = { printer = { env = "PRINTER_PASSWORD" } }',
     "listener.auth_in_clear": "auth_in_clear = true",
+    "listener.greeting_delay": 'greeting_delay = "2s"',
+    "listener.bare_newline": 'bare_newline = "refuse"',
     "queue": '[queue] and below it max_bytes = "512KB"',
     "queue.max_bytes": 'max_bytes = "512KB"',
     "queue.max_message": 'max_message = "10MB"',
@@ -469,6 +471,8 @@ class Listener(_Table):
     allow: _is(_networks, [])
     users: dict[Annotated[Any, PlainValidator(_user)], Annotated[Any, PlainValidator(_lan_secret)]] = {}
     auth_in_clear: _is(_flag, False)
+    greeting_delay: _is(duration, 0)
+    bare_newline: _is(_choice("fix", "refuse"), "fix")
 
 
 class Queue(_Table):

@@ -121,6 +121,8 @@ WRONG = [
     ("[[listener]]\nusers = { a = { env = 'A', store = 'plain' } }", "listener.users.a", 'nor "clear"'),
     ("[[listener]]\nusers = { a = { store = 'clear' } }", "listener.users.a", "a table here has one key"),
     ("[[listener]]\nauth_in_clear = 'yes'", "listener.auth_in_clear", "neither true nor false"),
+    ("[[listener]]\nbare_newline = 'keep'", "listener.bare_newline", 'none of "fix", "refuse"'),
+    ("[[listener]]\ngreeting_delay = 'long'", "listener.greeting_delay", "2s"),
     (LISTENER + LISTENER, "listener[2].port", "taken by listener[1]"),
     (
         LISTENER + "[[listener]]\naddress = '0.0.0.0'\nallow = ['10.0.0.0/8']",

@@ -5,6 +5,7 @@ the right words, nothing of it is queued, and the other devices do not notice.
 import contextlib
 import smtplib
 import socket
+import sys
 
 import pytest
 from harness import BOARD, PATIENCE, mail
@@ -12,11 +13,15 @@ from harness import BOARD, PATIENCE, mail
 ENVELOPE = b"EHLO x.example\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\n"
 
 
+# All of these clients are one machine; Linux has more than one address of its own for it.
+ELSEWHERE = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+
+
 class Raw:
     """A client that sends bytes as they are."""
 
     def __init__(self, port):
-        self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE, (ELSEWHERE, 0))
         self.sock.settimeout(PATIENCE)
         self.file = self.sock.makefile("rb")
 
@@ -221,7 +226,7 @@ def test_fifty_connections_at_once_get_a_session_or_a_421(street):
     assert len(served) + len(sent_away) == 50
     assert served and sent_away
     assert {c.reply() for c in sent_away} == {b""}  # closed
-    street.others_get_through(new_session=False)
+    street.others_get_through(new_session=ELSEWHERE != "127.0.0.1")  # one address does not get all the places
     for client in served:  # each of them is a session that works
         client.say(b"EHLO x.example\r\nQUIT\r\n")
         assert client.reply()[:3] == b"250"

@@ -173,7 +173,7 @@ async def main(board):
     slots = board.TLS_SLOTS and Slots(board.TLS_SLOTS)
     relay.slots = slots
     # One device that runs wild leaves room for the others.
-    server = Server(board.MAX_SESSIONS, board.BUFFER, board.MAX_SESSIONS - board.MAX_SESSIONS // 4)
+    server = Server(board.MAX_SESSIONS, board.BUFFER, board.MAX_SESSIONS - max(2, board.MAX_SESSIONS // 4))
     intake = Intake()
     work = [("relay", relay.run)]
     for item in config["listener"]:

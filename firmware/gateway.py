@@ -160,7 +160,10 @@ async def main(board):
     config = read_config()
     me = config["board"]
     time = clock.Clock(me["tz"])
-    domain = me["domain"] or "[127.0.0.1]"
+    domain = me["domain"]
+    if not domain:  # RFC 5321 4.1.3
+        domain = board.address()
+        domain = "[%s%s]" % ("IPv6:" if ":" in domain else "", domain)
     _mail.update(config["mail"])
     _mail["domain"] = domain
     q = config["queue"]

@@ -5,12 +5,14 @@ which makes sure that two gateways never share an image. Only its owner can read
 and passwords.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -194,6 +196,17 @@ def flash_size(asked, values, state):
     return size
 
 
+def own_address(values):
+    """The address of this computer that its smart host sees, for EHLO (RFC 5321 4.1.3). Nothing is sent to find it."""
+    for host in values["smarthost"]:
+        with contextlib.suppress(OSError):
+            for family, kind, _, _, address in socket.getaddrinfo(host["host"], host["port"], type=socket.SOCK_DGRAM):
+                with contextlib.suppress(OSError), socket.socket(family, kind) as sock:
+                    sock.connect(address)
+                    return sock.getsockname()[0].partition("%")[0]
+    return "127.0.0.1"
+
+
 class Gateway:
     """One gateway process.
 
@@ -206,6 +219,7 @@ class Gateway:
         self.state = state
         size = flash_size(flash, values, state)
         firmware = build.build(self.micropython.mpy, log)
+        address = "" if values["board"]["domain"] else own_address(values)
         lock = state.lock()
         try:
             state.write_config(values)
@@ -216,7 +230,7 @@ class Gateway:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT if output is not None else None,
-                env={**os.environ, "EDGEPOST_FLASH_SIZE": str(size)},
+                env={**os.environ, "EDGEPOST_FLASH_SIZE": str(size), "EDGEPOST_ADDRESS": address},
                 cwd=state.path,
                 pass_fds=[lock],
                 umask=0o077,

@@ -2,9 +2,10 @@
 
     micropython -X heapsize=256k FIRMWARE/boards/unix.py IMAGE CONFIG [--format]
 
-IMAGE is made when it is missing (EDGEPOST_FLASH_SIZE octets, 1 MiB by default); CONFIG is copied to /config.json in
-it. The flash is mounted at / as on a board, the computer's own files at /host. The gateway stops, between two flash
-operations, when standard input ends. Exit status 2 and one line on standard error say why it could not start.
+IMAGE is made when it is missing (EDGEPOST_FLASH_SIZE octets, 1 MiB by default); EDGEPOST_ADDRESS is this computer's
+address; CONFIG is copied to /config.json in it. The flash is mounted at / as on a board, the computer's own files at
+/host. The gateway stops, between two flash operations, when standard input ends. Exit status 2 and one line on
+standard error say why it could not start.
 """
 
 import gc
@@ -99,6 +100,11 @@ def install(config):
     with open("/config.new", "wb") as f:
         f.write(new)
     os.rename("/config.new", "/config.json")
+
+
+def address():
+    """The IP address under which others know this gateway."""
+    return os.getenv("EDGEPOST_ADDRESS") or "127.0.0.1"
 
 
 def path(name):

@@ -311,7 +311,7 @@ class Job:
         origin = meta["f"] or relay.origin
         missing = [
             (b"date", header("Date", when)),
-            (b"message-id", header("Message-ID", "<%s.%x@%s>" % (ident, mail.key, relay.name.strip("[]")))),
+            (b"message-id", header("Message-ID", "<%s.%x@%s>" % (ident, mail.key, relay.name))),
         ]
         if origin:
             missing.append((b"from", header("From", origin)))

@@ -39,3 +39,13 @@ def test_a_browser_is_no_mail_client(gateway, word):
         browser.sendall(f"{word} / HTTP/1.1\r\nHost: x\r\n\r\nMAIL FROM:<a@example.com>\r\n".encode())
         said = browser.makefile("rb").read()
     assert said.splitlines()[1].startswith(b"421 "), said
+
+
+def test_without_a_domain_the_gateway_calls_itself_by_its_address(gateway, smarthost):
+    host = smarthost()
+    one = gateway(BOARD.replace('domain = "cold-store.example.com"\n', ""), host)
+    one.inject()
+    host.wait_for(1)
+    (mail,) = host.mails
+    assert mail.helo in ("[127.0.0.1]", "[IPv6:::1]")
+    assert mail.message["Message-ID"].endswith(("@127.0.0.1>", "@[127.0.0.1]>", "@[IPv6:::1]>"))

@@ -1,6 +1,6 @@
 """Board profile of the unix port: a littlefs image in a file is the flash, standard input is the power switch.
 
-    micropython -X heapsize=256k FIRMWARE/boards/unix.py IMAGE CONFIG [--format]
+    micropython -X heapsize=256k FIRMWARE/boards/unix.py IMAGE CONFIG
 
 IMAGE is made when it is missing (EDGEPOST_FLASH_SIZE octets, 1 MiB by default); EDGEPOST_ADDRESS is this computer's
 address; CONFIG is copied to /config.json in it. The flash is mounted at / as on a board, the computer's own files at

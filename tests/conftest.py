@@ -1,4 +1,4 @@
-"""Runs each test under tests/portable twice: in this CPython, and in a MicroPython process."""
+"""Runs each test under tests/portable twice, on CPython and on MicroPython; and fixtures with a real gateway."""
 
 import asyncio
 import inspect
@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from edgepost.smarthost import SmartHost
+from harness import BOARD, RunningGateway
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -100,3 +102,34 @@ def pytest_terminal_summary(terminalreporter):
             f"portable tests: {counts['cpython']} on cpython {platform.python_version()}, "
             f"{counts['micropython']} on micropython {micropython_version()}"
         )
+
+
+@pytest.fixture
+def smarthost(tmp_path):
+    """Starts smart hosts: smarthost(certificate="expired", ...) gives a running SmartHost."""
+    started = []
+
+    def start(**kwargs):
+        path = tmp_path / f"smarthost{len(started) or ''}"
+        started.append(SmartHost(kwargs.pop("path", path), **kwargs))
+        return started[-1].start()
+
+    yield start
+    for host in started:
+        host.stop()
+
+
+@pytest.fixture
+def gateway(tmp_path):
+    """Makes gateways: gateway(board, smarthost=...) gives a RunningGateway that is started."""
+    made = []
+
+    def start(board=BOARD, smarthost=None, ready=True, **kwargs):
+        path = tmp_path / f"gateway{len(made) or ''}"
+        path.mkdir()
+        made.append(RunningGateway(path, board, smarthost, **kwargs))
+        return made[-1].start(ready)
+
+    yield start
+    for one in made:
+        one.kill()

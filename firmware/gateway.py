@@ -69,6 +69,8 @@ def alert(subject, text="", to=None, priority="normal"):
 class Intake:
     """What the listeners do with mail: into the queue (see smtp.server for the protocol)."""
 
+    devices = None
+
     def rcpt(self, envelope, address):
         # RFC 5321 4.5.1: mail for postmaster reaches a person.
         if address.lower() in ("postmaster", "postmaster@" + _mail["domain"].lower()):
@@ -92,8 +94,11 @@ class Intake:
             meta["d"] = envelope.dsn
         if envelope.notify:
             meta["n"] = envelope.notify
+        device = self.devices.find(envelope) if self.devices else {}
+        if device.get("sender"):
+            meta["q"] = device["sender"]
         try:
-            return Sink(envelope, queue.new(meta, size=envelope.size))
+            return Sink(envelope, queue.new(meta, PRIORITY[device.get("priority", "normal")], envelope.size))
         except QueueFull as e:
             raise full(e)
 
@@ -170,14 +175,20 @@ async def main(board):
     queue = Queue("/spool", q["max_bytes"], uptime=time.uptime)
     hosts = [SmartHost(**h) for h in config["smarthost"]]
     relay = Relay(queue, hosts, domain, time, _mail.get("from", ""), lambda text: log("relay", text))
-    # The queue counts in whole seconds.
-    relay.retry = max(1, int(q.get("retry", relay.retry)))
-    relay.retry_max = max(1, int(q.get("retry_max", relay.retry_max)))
+    for name in ("retry", "retry_max", "pause", "pause_max", "delay_notice", "expire", "gather"):
+        if name in q:
+            setattr(relay, name, max(1, int(q[name])))  # the queue counts in whole seconds
+    relay.bounce = q.get("bounce", True)
+    relay.admin = _mail.get("admin") or ""
     slots = board.TLS_SLOTS and Slots(board.TLS_SLOTS)
     relay.slots = slots
     # One device that runs wild leaves room for the others.
     server = Server(board.MAX_SESSIONS, board.BUFFER, board.MAX_SESSIONS - max(2, board.MAX_SESSIONS // 4))
     intake = Intake()
+    if config.get("device"):
+        from devices import Devices
+
+        intake.devices = Devices(config["device"], time.uptime)
     work = [("relay", relay.run)]
     for item in config["listener"]:
         context = None
@@ -203,8 +214,9 @@ async def main(board):
         import sensors
 
         work.append(("sensor " + rule["name"], sensors.Rule(rule, board, alert, log).run))
-    if len(queue) or queue.dead or queue.damaged:
-        log("queue", "%d mails wait, %d dead letters, %d damaged" % (len(queue), queue.dead, queue.damaged))
+    count = len(queue), queue.dead + queue.kept, queue.damaged + queue.junk
+    if sum(count):
+        log("queue", "%d mails wait, %d dead letters, %d damaged" % count)
     tasks = [asyncio.create_task(supervise(name, w)) for name, w in work]
     log("gateway", "ready")
     await board.stopped()

@@ -49,6 +49,9 @@ EXAMPLES = {
     "smarthost.username": 'username = "gateway"',
     "smarthost.password": 'password = { env = "SMTP_PASSWORD" }',
     "smarthost.sender": 'sender = "gateway@example.com"',
+    "smarthost.per_minute": "per_minute = 30",
+    "smarthost.per_day": "per_day = 500",
+    "smarthost.per_session": "per_session = 100",
     "mail": '[mail] and below it from = "cold-store@example.com" and to = ["oncall@example.com"]',
     "mail.from": 'from = "cold-store@example.com"',
     "mail.to": 'to = ["oncall@example.com"]',
@@ -69,6 +72,18 @@ EXAMPLES = {
     "queue.max_message": 'max_message = "10MB"',
     "queue.retry": 'retry = "1m"',
     "queue.retry_max": 'retry_max = "1h"',
+    "queue.pause": 'pause = "5s"',
+    "queue.pause_max": 'pause_max = "5m"',
+    "queue.delay_notice": 'delay_notice = "4h"',
+    "queue.expire": 'expire = "5d"',
+    "queue.gather": 'gather = "5m"',
+    "queue.bounce": "bounce = false",
+    "device": '[[device]] and below it address = "192.168.1.20" and sender = "scanner@example.com"',
+    "device.address": 'address = "192.168.1.20"',
+    "device.user": 'user = "printer"',
+    "device.sender": 'sender = "scanner@example.com"',
+    "device.per_hour": "per_hour = 60",
+    "device.priority": 'priority = "low"',
     "sensor": '[[sensor]] and below it name = "freezer"',
     "sensor.name": 'name = "freezer"',
     "sensor.driver": 'driver = "file"',
@@ -142,6 +157,12 @@ def _flag(value):
 def _port(value):
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
         raise ValueError(f"{_show(value)} is not a port, a whole number from 1 to 65535")
+    return value
+
+
+def _count(value):
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1_000_000:
+        raise ValueError(f"{_show(value)} is not a whole number from 1 to 1,000,000, or 0 for no limit")
     return value
 
 
@@ -305,6 +326,12 @@ def _networks(value):
     return nets
 
 
+def _device_network(value):
+    if not isinstance(value, str):
+        raise ValueError(f"{_show(value)} is not an IP address or network such as 192.168.1.20")
+    return _networks([value])[0]
+
+
 def _zone(value):
     return timezone.rule(_text(value, "the name of a time zone"))
 
@@ -454,6 +481,9 @@ class SmartHost(_Table):
     username: _is(_user, "")
     password: _is(_secret, "")
     sender: _is(_mailbox_or_none, "")
+    per_minute: _is(_count, None)
+    per_day: _is(_count, None)
+    per_session: _is(_count, None)
 
 
 class Mail(_Table):
@@ -480,6 +510,20 @@ class Queue(_Table):
     max_message: _is(size, 10 << 20)
     retry: _is(duration, None)
     retry_max: _is(duration, None)
+    pause: _is(duration, None)
+    pause_max: _is(duration, None)
+    delay_notice: _is(duration, None)
+    expire: _is(duration, None)
+    gather: _is(duration, None)
+    bounce: _is(_flag, None)
+
+
+class Device(_Table):
+    address: _is(_device_network, "")
+    user: _is(_user, "")
+    sender: _is(_mailbox_or_none, "")
+    per_hour: _is(_count, 0)
+    priority: _is(_choice("urgent", "normal", "low"), "normal")
 
 
 class Sensor(_Table):
@@ -495,7 +539,7 @@ class Sensor(_Table):
 
 
 _SINGLE = {"board": Board, "mail": Mail, "queue": Queue}
-_LISTS = {"smarthost": SmartHost, "listener": Listener, "sensor": Sensor}
+_LISTS = {"smarthost": SmartHost, "listener": Listener, "device": Device, "sensor": Sensor}
 
 
 class _Checker:
@@ -574,7 +618,7 @@ def load(path, env=None, previous=None):
     raw = dict(raw)
     for name in raw.keys() - _SINGLE.keys() - _LISTS.keys():
         near = difflib.get_close_matches(name, [*_SINGLE, *_LISTS], 1, 0.6)
-        known = "board, smarthost, mail, listener, queue, sensor"
+        known = "board, smarthost, mail, listener, device, queue, sensor"
         hint = f"did you mean [{near[0]}]?" if near else f"known are {known}"
         check.problem(name, f"is not a known table; {hint}", EXAMPLES[near[0]] if near else "")
     if "board" not in raw:
@@ -600,10 +644,15 @@ def load(path, env=None, previous=None):
     for key, table, model in lists["listener"]:
         if isinstance(table, dict):
             _check_listener(check, key, table, model)
+    for key, table, _ in lists["device"]:
+        if isinstance(table, dict) and "address" not in table and "user" not in table:
+            check.problem(f"{key}.address", "is missing: say by address = ... or user = ... which device is meant")
     for key, table, _ in lists["sensor"]:
         if isinstance(table, dict):
             _check_sensor(check, key, table)
     _check_together(check, raw, lists)
+    if queue and (queue.delay_notice or 14400) >= (queue.expire or 432000) and "delay_notice" in raw["queue"]:
+        check.problem("queue.delay_notice", "is not less than queue.expire: a mail is given up before it is late")
     if check.problems:
         raise ConfigError(path, check.problems)
 
@@ -616,6 +665,8 @@ def load(path, env=None, previous=None):
         "queue": queue.model_dump(exclude_none=True),
         "sensor": [_sensor(m, mail, check.context["base"]) for _, _, m in lists["sensor"]],
     }
+    if lists["device"]:
+        config["device"] = [m.model_dump(exclude_defaults=True) for _, _, m in lists["device"]]
     return config, check.warnings
 
 
@@ -768,7 +819,7 @@ def _check_together(check, raw, lists):
 
 
 def _smarthost(model):
-    values = model.model_dump()
+    values = model.model_dump(exclude_none=True)
     values["port"] = model.port or {"starttls": 587, "tls": 465, "none": 25}[model.security]
     return values
 

@@ -159,10 +159,7 @@ class Client:
                     yield from self.settle(flying)
                     continue
                 job.result = [None] * len(job.rcpts)
-                job.nomail = None  # MAIL's refusal, which is every recipient's
-                job.refused = None  # the first refused chunk
-                job.left = len(job.rcpts)  # RCPTs without an answer
-                job.taken = 0  # RCPTs accepted
+                job.nomail = job.refused = None  # MAIL's refusal; the first refused chunk
                 yield from self.offer(job, flying)
                 job = None
         except SMTPError as e:
@@ -216,27 +213,7 @@ class Client:
             if len(jobs) < self.window and sum([j.size for j in jobs]) + job.size <= self.window_bytes:
                 break
             yield from self.settle(flying)
-        command = b"MAIL FROM:<%s>" % job.sender.encode()
-        if "SIZE" in ext and job.size:
-            command += b" SIZE=%d" % job.size
-        if job.body and "8BITMIME" in ext:
-            command += b" BODY=" + job.body.encode()
-        dsn = job.dsn
-        if dsn:
-            command += dsn[0].encode()
-        self.say(command, _MAIL, job, flying)
-        if not fast:
-            yield from self.drain(flying)
-        for n, rcpt in enumerate(job.rcpts):
-            if job.nomail:
-                break
-            self.say(b"RCPT TO:<%s>%s" % (rcpt.encode(), dsn[1][n].encode() if dsn else b""), _RCPT, job, flying)
-            if not fast:
-                yield from self.drain(flying)
-            elif len(io.out) > _HIGH:
-                yield SEND
-            while len(flying) > _PENDING:
-                yield from self.settle(flying)
+        yield from self.envelope(job, flying)
         if not fast or (chunking and job.size > self.window_bytes):
             # Slow servers, and mail too big to send in vain: see first whether anyone takes it.
             yield from self.drain(flying)
@@ -272,6 +249,35 @@ class Client:
             if not fast:
                 yield from self.drain(flying)
 
+    def envelope(self, job, flying):
+        """MAIL and RCPTs, in one group where that is allowed."""
+        io = self.io
+        ext = self.ext
+        fast = "PIPELINING" in ext
+        job.left = len(job.rcpts)  # RCPTs without an answer
+        job.taken = 0  # RCPTs accepted
+        command = b"MAIL FROM:<%s>" % job.sender.encode()
+        if "SIZE" in ext and job.size:
+            command += b" SIZE=%d" % job.size
+        if job.body and "8BITMIME" in ext:
+            command += b" BODY=" + job.body.encode()
+        dsn = job.dsn
+        if dsn:
+            command += dsn[0].encode()
+        self.say(command, _MAIL, job, flying)
+        if not fast:
+            yield from self.drain(flying)
+        for n, rcpt in enumerate(job.rcpts):
+            if job.nomail:
+                break
+            self.say(b"RCPT TO:<%s>%s" % (rcpt.encode(), dsn[1][n].encode() if dsn else b""), _RCPT, job, flying)
+            if not fast:
+                yield from self.drain(flying)
+            elif len(io.out) > _HIGH:
+                yield SEND
+            while len(flying) > _PENDING:
+                yield from self.settle(flying)
+
     def send_chunks(self, job, flying, fast):
         """The mail in BDAT chunks: as many as its header section needs, and the rest in one."""
         io = self.io
@@ -304,34 +310,39 @@ class Client:
 
     def send_data(self, job):
         """The mail with its dots stuffed (RFC 5321 4.5.2), and the dot at its end."""
+        tail = b"\r\n"  # the last two octets sent
+        while True:
+            n = job.readinto(self.buf)
+            if n == 0:
+                break
+            tail = self.stuff(n, tail)
+            if len(self.io.out) > _HIGH:
+                yield SEND
+        self.io.out += b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n"
+
+    def stuff(self, n, tail):
+        """What is in buf[:n] into `out`, a dot before each that begins a line. tail: the last two octets that were sent;
+        returns the new ones."""
         io = self.io
         buf = self.buf
         mv = memoryview(buf)
-        tail = b"\r\n"  # the last two octets sent
+        lo = 0
+        head = tail + mv[:2]
+        if head[:3] == b"\r\n.":
+            io.out += b"."
+        elif n > 1 and head[1:4] == b"\r\n.":
+            io.out += mv[:1]
+            io.out += b"."
+            lo = 1
         while True:
-            n = job.readinto(buf)
-            if n == 0:
+            i = buf.find(b"\r\n.", lo, n)
+            if i < 0:
                 break
-            lo = 0
-            head = tail + mv[:2]
-            if head[:3] == b"\r\n.":
-                io.out += b"."
-            elif n > 1 and head[1:4] == b"\r\n.":
-                io.out += mv[:1]
-                io.out += b"."
-                lo = 1
-            while True:
-                i = buf.find(b"\r\n.", lo, n)
-                if i < 0:
-                    break
-                io.out += mv[lo : i + 2]
-                io.out += b"."
-                lo = i + 2
-            io.out += mv[lo:n]
-            tail = bytes(mv[n - 2 : n]) if n > 1 else tail[1:] + mv[:1]
-            if len(io.out) > _HIGH:
-                yield SEND
-        io.out += b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n"
+            io.out += mv[lo : i + 2]
+            io.out += b"."
+            lo = i + 2
+        io.out += mv[lo:n]
+        return bytes(mv[n - 2 : n]) if n > 1 else tail[1:] + mv[:1]
 
     def say(self, command, kind, job, flying):
         """Sends a command, whose reply is settled as `kind` of `job`."""
@@ -400,18 +411,20 @@ class Client:
             pass
 
 
-async def open_session(host, port, name, security="starttls", context=None, user="", password="", auth=None, size=2048):
+async def open_session(host, port, name, security="starttls", context=None, user="", password="", auth=None, size=2048,
+                       resolve=None):
     """Connects to a server and gets the session ready for mail. Returns (stream, Client), or raises SessionError.
 
     name: str for EHLO; security: "starttls", "tls" or "none"; context: SSLContext of stream.client_context (with it the
-    server's certificate must be valid for `host`); user "" sends no AUTH; auth: a mechanism to insist on.
+    server's certificate must be valid for `host`); user "" sends no AUTH; auth: a mechanism to insist on;
+    resolve: looks `host` up instead of getaddrinfo, see stream.connect.
     """
     if security != "none" and (context is None or security not in ("starttls", "tls")):
         raise ValueError("security is 'starttls' or 'tls' with a context of stream.client_context, or 'none'")
     try:
-        stream = await connect(host, port, _CONNECT, size)
+        stream = await connect(host, port, _CONNECT, size, resolve)
     except OSError as e:
-        raise SessionError("connect", "no connection to %s port %d: %s" % (host, port, e))
+        raise SessionError("connect", "no connection to %s port %d: %s" % (host, port, e.args[-1] if e.args[1:] else e))
     try:
         client = Client(stream, name)
         stream.context = tls = (context, host)

@@ -3,11 +3,15 @@
 One message is one file in one directory; its state is in its name, so each change of state is one rename, which
 littlefs commits whole or not at all:
 
-    KKKKKKKK            waiting. K: 8 hex digits, priority (0 urgent, 1 normal, 2 low) and a running number
-    KKKKKKKK.A.D.F      waiting after A attempts; D and F are bit sets (hex) of the recipients done and failed
-    KKKKKKKK.A.D.F-dead a dead letter: F are those who never got it
-    KKKKKKKK...-bad     damaged: set aside
-    KKKKKKKK-why        why: a line "number code enhanced text" for each failed recipient, written before F is
+    KKKKKKKK                    waiting. K: 8 hex digits, priority (0 urgent, 1 normal, 2 low) and a running number
+    KKKKKKKK.A.D.F[.W]          waiting after A attempts; D: bit set (hex) of the recipients that are done, delivered or
+                                told of in a bounce; F: of those that failed and nobody was told of; W: flags, 1: the
+                                sender knows that it is late
+    KKKKKKKK[.A.D.F[.W]]-dead   a dead letter: F are those who never got it. -kept: somebody knows of it
+    KKKKKKKK[.A.D.F[.W]]-bad    damaged: set aside. -junk: somebody knows of it
+    KKKKKKKK-why                why: a line "number code enhanced text" for each failed recipient, written before F is
+    KKKKKKKK-new                what will take the place of the waiting K, on its way there
+    00000000[.N.0.0]-gone       what gave way to alerts, a line each; N: how many more there were
 
 All names of a mail begin alike, so littlefs renames within one piece of its directory: a rename from one piece to
 another needs free blocks, and one that fails for want of them makes littlefs (2.9) drop the file at its next change.
@@ -15,12 +19,21 @@ another needs free blocks, and one that fails for want of them makes littlefs (2
 The file: a line of JSON (the envelope), the mail with CRLF line ends, "8" where it has 8-bit characters or "7", and 9
 octets, the CRC-32 of all before in hex and "\\n".
 
-Why nothing is lost: commit() returns after close(), and littlefs shows a file empty until close() has committed it; an
-empty file was never accepted and goes at the next start. On file systems that show part of a file, the CRC tells.
-Every later step is one rename or one removal, made after the fact that it records. Why little is sent twice: the
-removal is made as soon as the next hop has answered.
+Why nothing is lost, whenever the power fails. Each step is one commit of the file system, and what lies between two
+steps is put right by load():
 
-May use: nothing but files.
+    arrival      commit() returns after close(), and littlefs shows a file empty until close() has committed it; an
+                 empty file was never accepted and goes. On file systems that show part of a file, the CRC tells
+    progress     one rename, made after the fact that it records. Of a cut before it the mail is sent once more
+    delivery     one removal, made as soon as the next hop has answered. Its -why goes behind it
+    failure      -why, then the rename that sets F. Between: the recipient is tried again, and the line is there twice
+    resend       the rename that clears A, F and W, then the -why goes. Between: lines about nobody, the last one counts
+    delete       the letter, then its -why. Between: a -why of no mail, which goes
+    replacement  -new is written and closed, then renamed over the old name. Until then the old mail is there, whole,
+                 and a -new beside it goes; on FAT, where the old one is removed first, a -new alone takes its place
+    displacement the line in -gone, then the removal. Between: it is noted as gone and is still delivered
+
+May use: nothing but files; letters and displace, loaded when they are needed.
 """
 
 import binascii
@@ -33,11 +46,19 @@ from . import const
 URGENT, NORMAL, LOW = 0, 1, 2
 
 _ROW = const(4)  # key, due, attempts, octets
-_HELD = const(0xFFFFFFFF)  # due: taken and not yet given back
+_HELD = const(0x3FFFFFFF)  # due: taken and not yet given back
+_NUMBER = const(0xFFFFFFF)  # the bits of a key that count
 _TRAILER = const(10)
 _HEAD = const(65536)  # octets of envelope, more than 100 recipients can need
 _LOW = const(65536)  # octets of free flash from which on care is taken
+_STRIDE = const(13)  # a mail that arrives asks for room every 8 KB
+_WHY = const(4096)  # octets of reasons
+_PATIENCE = const(60)  # seconds until a full flash is tried again
+_ENOSPC = const(28)
 _NONE = array("I")
+_UNTOUCHED = (0, 0, 0)
+_TOLD = (0, 0, 1)  # of many mails in a long outage: one for all
+_MARKS = ("", "dead", "kept", "bad", "junk", "why", "new", "gone")
 
 
 class QueueFull(Exception):
@@ -46,6 +67,10 @@ class QueueFull(Exception):
 
 class Damaged(Exception):
     """A spool file that is not as it was written; it has been set aside."""
+
+
+class Aborted(Exception):
+    """A spool file that was given up while it arrived: nobody was promised it."""
 
 
 def _scan(path):
@@ -58,29 +83,44 @@ def _scan(path):
             yield item.name, item.stat().st_size
 
 
-class Aborted(Exception):
-    """A spool file that was given up while it arrived: nobody was promised it."""
+def files(path):
+    """(name, key, state, mark, octets) of the spool files; state: [] or [attempts, done, failed, flags ...]."""
+    for name, size in _scan(path):
+        stem, _, mark = name.partition("-")
+        try:
+            state = [int(p, 16) for p in stem.split(".")]
+        except ValueError:
+            continue
+        if mark in _MARKS and stem[8:9] in ("", ".") and len(state) in (1, 4, 5) and len(stem) > 7:
+            yield name, state.pop(0), state, mark, size
 
 
 class Queue:
     """The mails under `path`, a directory that is made when it is missing. One Queue may have it at a time.
 
-    max_bytes: octets of flash that they may take, counted in whole blocks; max_count: mails; reserve: octets of the
-    file system that stay free, so that it can always delete. `uptime()` gives seconds that never go back.
+    max_bytes: octets of flash that they may take, counted in whole blocks; max_count: mails that wait; reserve: octets
+    of the file system that stay free, so that it can always delete; displace: what gives way to an alert, "never",
+    "dead", "oldest" or "newest", see displace. `uptime()` gives seconds that never go back.
     """
 
-    def __init__(self, path, max_bytes=524288, max_count=1000, reserve=32768, uptime=None):
+    def __init__(self, path, max_bytes=524288, max_count=1000, reserve=32768, uptime=None, displace="dead"):
         self.path = path
         self.max_bytes = max_bytes
         self.max_count = max_count
         self.uptime = uptime or (lambda: 0)
-        self.rows = array("I")
-        self.partial = {}  # key -> (done, failed), only where one is not 0
+        self.displace = displace
+        self.rows = array("I")  # in the order of keys
+        self.partial = {}  # key -> (done, failed, flags), only where one is not 0
+        self.unsaved = {}  # the same, where a full flash did not take it
         self.used = 0
         self.coming = 0  # octets of the mails that are arriving
-        self.dead = 0
-        self.damaged = 0
+        self.dead = self.kept = 0  # dead letters that are to be reported, and the others
+        self.damaged = self.junk = 0  # damaged files, likewise
+        self.displaced = 0  # mails that gave way and are to be reported
+        self.unnamed = 0  # those of them that have no line
         self.on_commit = None  # called after each commit
+        self.on_dead = None  # called when there is something new to report
+        self.log = None  # log(text)
         self.boot = binascii.hexlify(os.urandom(4)).decode()
         try:
             os.stat(path)
@@ -88,49 +128,49 @@ class Queue:
             os.mkdir(path)
         self.block = os.statvfs(path)[1]  # [0], the size for fast reading, is 1 MB on macOS
         self.reserve = reserve
-        self.room = 0  # what is known to be free; asked again when it runs short
+        self.room = 0  # what is known to be free, and when that was asked
+        self.asked = None
         self.last = 0
         self.load()
 
     def load(self):
         now = self.uptime()
-        found = []
-        whys = []
-        alive = set()
-        for name, size in _scan(self.path):
-            try:
-                stem, _, mark = name.partition("-")
-                parts = [int(p, 16) for p in stem.split(".")]
-            except ValueError:
-                continue
-            key = parts[0]
-            if mark not in ("", "dead", "bad", "why"):
-                continue
+        whys = []  # keys
+        news = []
+        for name, key, state, mark, size in files(self.path):
             if mark == "why":
                 whys.append(key)
-                continue
-            if size == 0:
+            elif mark == "gone":
+                self.displaced = 1
+                self.unnamed = state[0] if state else 0
+            elif size == 0:
                 self.remove_file(name)
-                continue
-            self.last = max(self.last, key & 0xFFFFFFF)
-            self.used += self.cost(size)
-            if mark == "bad":
-                self.damaged += 1
-                continue
-            alive.add(key)
-            if mark == "dead":
-                self.dead += 1
-                continue
-            if len(parts) == 4:
-                if parts[2] or parts[3]:
-                    self.partial[key] = (parts[2], parts[3])
-            found.append((key, parts[1] if len(parts) == 4 else 0, size))
-        found.sort()
-        for key, attempts, size in found:
-            self.rows.extend(array("I", (key, now, attempts, size)))
-        for key in whys:
-            if key not in alive:
-                self.remove_file("%08x-why" % key)
+            elif mark == "new":
+                news.append((key, size))
+            else:
+                self.last = max(self.last, key & _NUMBER)
+                self.used += self.cost(size)
+                if mark:
+                    self.count(mark, 1)
+                else:
+                    if len(state) > 3 or state and state[1] | state[2]:
+                        self.keep(key, *(state + [0])[1:4])
+                    self.enter(key, now, state[0] if state else 0, size)
+        if whys or news:
+            alive = [key for _, key, _, mark, _ in files(self.path) if key in whys and mark not in ("why", "new", "gone")]
+            for key in whys:
+                if key not in alive:
+                    self.remove_file("%08x-why" % key)
+        for key, size in news:
+            name = "%08x" % key
+            if self.has(key):
+                self.remove_file(name + "-new")
+            else:
+                self.rename(name + "-new", name)
+                self.last = max(self.last, key & _NUMBER)
+                self.used += self.cost(size)
+                self.enter(key, now, 0, size)
+        self.gone()
 
     def cost(self, size):
         """Octets of flash for a file: a small one shares a block, others take whole ones."""
@@ -143,38 +183,114 @@ class Queue:
         at since the last write as taken: hence the write.
         """
         path = self.path + "/"
-        if self.room < _LOW:
-            self.room = self.free() - self.reserve
-            if self.room < _LOW:
-                with open(path + "00000000-why", "w") as f:
-                    f.write("\n")
-                os.remove(path + "00000000-why")
-                if self.free() < 2 * self.block:
-                    raise OSError(28)
+        if self.look(_LOW) < _LOW:
+            with open(path + "00000000-why", "w") as f:
+                f.write("\n")
+            os.remove(path + "00000000-why")
+            if self.free() < 2 * self.block:
+                raise OSError(_ENOSPC)
         os.rename(path + old, path + new)
 
     def remove_file(self, name):
+        """True when it is gone."""
         try:
             os.remove(self.path + "/" + name)
         except OSError:
-            pass
+            return False
+        return True
+
+    def count(self, mark, n):
+        """One more or less of a kind of letters."""
+        if mark == "kept":
+            self.kept += n
+        elif mark == "junk":
+            self.junk += n
+        else:
+            if mark == "dead":
+                self.dead += n
+            else:
+                self.damaged += n
+            if n > 0 and self.on_dead:
+                self.on_dead()
 
     def __len__(self):
         return len(self.rows) // _ROW
 
+    # -- rows
+
+    def slot(self, key):
+        """Where a mail's row is, or would be."""
+        rows = self.rows
+        lo = 0
+        hi = len(rows) // _ROW
+        if hi and rows[-_ROW] < key:
+            return len(rows)
+        while lo < hi:
+            mid = (lo + hi) // 2
+            if rows[mid * _ROW] < key:
+                lo = mid + 1
+            else:
+                hi = mid
+        return lo * _ROW
+
+    def has(self, key):
+        """True for a mail that waits."""
+        i = self.slot(key)
+        return i < len(self.rows) and self.rows[i] == key
+
+    def row(self, key):
+        if not self.has(key):
+            raise KeyError(key)
+        return self.slot(key)
+
+    def enter(self, key, due, attempts, size):
+        i = self.slot(key)
+        self.rows[i:i] = array("I", (key, due, attempts, size))
+
+    def forget(self, i):
+        key = self.rows[i]
+        self.partial.pop(key, None)
+        self.unsaved.pop(key, None)
+        self.rows[i : i + _ROW] = _NONE
+
+    def keep(self, key, done, failed, flags):
+        if done or failed or flags:
+            self.partial[key] = _TOLD if (done, failed, flags) == _TOLD else (done, failed, flags)
+
+    def state(self, key):
+        """(done, failed, flags) of a waiting mail: bit sets of its recipients, and what settle() was given."""
+        return self.unsaved.get(key) or self.partial.get(key, _UNTOUCHED)
+
+    def name(self, key, attempts, done, failed, flags):
+        if flags:
+            return "%08x.%x.%x.%x.%x" % (key, attempts, done, failed, flags)
+        if attempts or done or failed:
+            return "%08x.%x.%x.%x" % (key, attempts, done, failed)
+        return "%08x" % key
+
+    def name_now(self, i):
+        key = self.rows[i]
+        return self.name(key, self.rows[i + 2], *self.partial.get(key, _UNTOUCHED))
+
     # -- in
 
-    def check_room(self, size):
-        """Raises QueueFull when a mail of `size` octets does not fit."""
+    def check_room(self, size, instead=0):
+        """Raises QueueFull when a mail of `size` octets does not fit; `instead` of one that takes so many."""
         need = self.cost(size + 300) + self.coming
-        if len(self) >= self.max_count:
+        if len(self) >= self.max_count and not instead:
             raise QueueFull("%d mails wait, which is the limit" % len(self))
-        if self.used + need > self.max_bytes:
+        if self.used + need - instead > self.max_bytes:
             raise QueueFull("%d of %d octets are taken" % (self.used, self.max_bytes))
-        if self.room < need:
+        if self.look(need) < need:
+            raise QueueFull("the flash is full")
+
+    def look(self, need):
+        """Octets that may still be taken. That is asked again each second, for others use this flash too."""
+        now = self.uptime()
+        if self.room < need or self.asked != now:
+            self.asked = now
             self.room = self.free() - self.reserve
-            if self.room < need:
-                raise QueueFull("the flash is full")
+        return self.room
 
     def free(self):
         """Octets that the file system says are free."""
@@ -183,49 +299,55 @@ class Queue:
 
     def failure(self, e):
         """What to raise for the OSError of a flash: QueueFull when it is full."""
-        if e.args[0] != 28:  # ENOSPC
+        if e.args[0] != _ENOSPC:
             return e
         self.room = 0
         return QueueFull("the flash is full")
 
-    def new(self, meta, priority=NORMAL, size=0):
-        """A Writer for a mail. meta: dict that JSON can hold, the envelope; size: octets, 0 when not known.
+    def make_room(self, size, instead, displace, meta, key):
+        """As check_room(); an alert displaces what may give way to it."""
+        try:
+            self.check_room(size, instead)
+        except QueueFull as e:
+            if not displace or self.displace == "never":
+                raise
+            from .displace import make_room
+
+            make_room(self, size, instead, meta, key, e)
+
+    def new(self, meta, priority=NORMAL, size=0, displace=False, hold=0):
+        """A Writer for a mail. meta: dict that JSON can hold, the envelope; size: octets, 0 when not known; displace:
+        other mail may give way to it; hold: seconds until it is due.
 
         Raises QueueFull.
         """
-        self.check_room(size)
-        self.last = (self.last + 1) & 0xFFFFFFF
-        return Writer(self, (priority << 28) | self.last, meta)
+        self.make_room(size, 0, displace, meta, priority << 28)
+        self.last = self.last % _NUMBER + 1
+        return Writer(self, priority << 28 | self.last, meta, hold)
 
-    def add(self, meta, pieces, priority=NORMAL):
-        """Commits a mail given as an iterable of bytes-likes; returns its identity (str). Raises QueueFull."""
-        w = self.new(meta, priority)
-        try:
-            for p in pieces:
-                w.write(p)
-            return w.commit()
-        except BaseException:
-            w.abort()
-            raise
+    def add(self, meta, pieces, priority=NORMAL, displace=False, hold=0):
+        """Commits a mail given as an iterable of bytes-likes; returns its identity (str). Raises QueueFull.
+
+        With `displace` all pieces are in memory at a time: how much has to give way depends on the size.
+        """
+        if displace:
+            pieces = list(pieces)
+        return self.new(meta, priority, sum([len(p) for p in pieces]) if displace else 0, displace, hold).fill(pieces)
+
+    def replace(self, key, meta, pieces, displace=False):
+        """Puts another mail in the place of a waiting one, whole or not at all; returns its identity (str).
+
+        Raises KeyError when it does not wait, is taken or has reached somebody; QueueFull. The old one stays then.
+        """
+        i = self.row(key)
+        if self.rows[i + 1] == _HELD or self.state(key)[0] | self.state(key)[1]:
+            raise KeyError(key)
+        pieces = list(pieces)
+        instead = self.cost(self.rows[i + 3])
+        self.make_room(sum([len(p) for p in pieces]), instead, displace, meta, key)
+        return Writer(self, key, meta, 0, instead).fill(pieces)
 
     # -- out
-
-    def row(self, key):
-        rows = self.rows
-        for i in range(0, len(rows), _ROW):
-            if rows[i] == key:
-                return i
-        raise KeyError(key)
-
-    def name(self, key, attempts, done, failed):
-        if attempts or done or failed:
-            return "%08x.%x.%x.%x" % (key, attempts, done, failed)
-        return "%08x" % key
-
-    def name_now(self, i):
-        key = self.rows[i]
-        done, failed = self.partial.get(key, (0, 0))
-        return self.name(key, self.rows[i + 2], done, failed)
 
     def due(self):
         """Seconds of uptime when the next mail is due, None when none waits."""
@@ -242,33 +364,31 @@ class Queue:
         Raises Damaged after setting a damaged file aside.
         """
         now = self.uptime()
-        while True:
-            rows = self.rows
-            best = -1
-            for i in range(0, len(rows), _ROW):
-                if rows[i + 1] <= now and (best < 0 or rows[i] < rows[best]):
-                    best = i
-            if best < 0:
-                return None
-            name = self.name_now(best)
+        rows = self.rows
+        i = 0
+        while i < len(rows):
+            if rows[i + 1] > now:
+                i += _ROW
+                continue
+            key = rows[i]
+            name = self.name_now(i)
             try:
-                mail = Mail(self, rows[best], self.path + "/" + name)
+                mail = Mail(self, key, self.path + "/" + name)
             except Aborted:
-                self.used -= self.cost(rows[best + 3])
-                self.forget(best)
+                self.used -= self.cost(rows[i + 3])
+                self.forget(i)
                 self.remove_file(name)
                 continue
             except (ValueError, KeyError, OSError) as e:
-                self.forget(best)
-                self.damaged += 1
-                self.rename(name, name + "-bad")
+                self.forget(i)
+                try:
+                    self.rename(name, name + "-bad")
+                except OSError:
+                    pass  # no room for that: it is found again at the next start
+                self.count("bad", 1)
                 raise Damaged("spool file %s: %s" % (name, e))
-            rows[best + 1] = _HELD
+            rows[i + 1] = _HELD
             return mail
-
-    def forget(self, i):
-        self.partial.pop(self.rows[i], None)
-        self.rows[i : i + _ROW] = _NONE
 
     def recall(self):
         """Takes back all that was taken and not given back: the taker has failed."""
@@ -277,51 +397,122 @@ class Queue:
             if rows[i] == _HELD:
                 rows[i] = self.uptime()
 
-    def settle(self, key, count, done, failed, whys=(), delay=0, attempt=False):
-        """Records what became of a mail's `count` recipients. done, failed: bit sets of those newly so; whys: lines
-        (str) for the failed ones. Returns "gone", "dead" or "waiting": due again in `delay` seconds; `attempt` counts
-        one."""
+    def release(self, key, delay=0):
+        """Gives a taken mail back: it is due in `delay` seconds, and nothing is recorded."""
+        self.rows[self.row(key) + 1] = self.uptime() + delay
+
+    def settle(self, key, count, done, failed, whys=(), delay=0, attempt=False, flags=0, mark="dead"):
+        """Records what became of a mail's `count` recipients. done (delivered, or a bounce is queued), failed: bit sets
+        of those newly so; whys: lines "number code enhanced text" (str) for the failed ones; `attempt` counts one;
+        `flags` are added. Returns "gone"; "dead": it is a dead letter with `mark`, "dead" or "kept"; or "waiting": due
+        again in `delay` seconds, with None it stays taken."""
         i = self.row(key)
         rows = self.rows
-        path = self.path + "/"
         if failed and self.free() > self.reserve // 2:  # the rest of the reserve is for renaming; the log has it too
-            with open(path + "%08x-why" % key, "a") as f:
-                for why in whys:
-                    f.write(why + "\n")
+            try:
+                with open(self.path + "/%08x-why" % key, "ab") as f:
+                    for why in whys:
+                        if f.seek(0, 2) < _WHY:
+                            f.write(why[:300].encode() + b"\n")
+            except OSError:
+                pass
         old = self.name_now(i)
-        was = self.partial.get(key, (0, 0))
+        was = self.state(key)
         done |= was[0]
-        failed |= was[1]
-        if done | failed == (1 << count) - 1:
-            size = rows[i + 3]
-            if failed:
-                self.rename(old, "%08x.%x.%x.%x-dead" % (key, rows[i + 2], done, failed))
-                self.dead += 1
-                state = "dead"
-            else:
-                os.remove(path + old)
-                self.used -= self.cost(size)
-                state = "gone"
+        failed = (failed | was[1]) & ~done
+        flags |= was[2]
+        over = done | failed == (1 << count) - 1
+        if over and not failed:
+            if not self.remove_file(old) and self.log:
+                self.log("%s was delivered and cannot be removed: it is sent again after the next start" % old)
+            if was[1]:
+                self.remove_file("%08x-why" % key)
+            self.used -= self.cost(rows[i + 3])
             self.forget(i)
-            return state
-        if attempt:
-            rows[i + 2] += 1
-        if done or failed:
-            self.partial[key] = (done, failed)
-        new = self.name_now(i)
-        if new != old:
-            self.rename(old, new)
-        rows[i + 1] = self.uptime() + delay
+            return "gone"
+        attempts = rows[i + 2] + (1 if attempt and not over else 0)
+        new = self.name(key, attempts, done, failed, flags)
+        if over:
+            new += "-" + mark
+        try:
+            if new != old:
+                self.rename(old, new)
+        except OSError as e:
+            if e.args[0] != _ENOSPC:
+                raise
+            # Others have filled the flash to the last block. What is done stays done as long as this boot lasts.
+            self.unsaved[key] = done, was[1] & ~done, flags
+            if delay is not None:
+                rows[i + 1] = self.uptime() + max(delay, _PATIENCE)
+            return "waiting"
+        if over:
+            self.forget(i)
+            self.count(mark, 1)
+            return "dead"
+        self.unsaved.pop(key, None)
+        self.keep(key, done, failed, flags)
+        rows[i + 2] = attempts
+        if delay is not None:
+            rows[i + 1] = self.uptime() + delay
         return "waiting"
+
+    # -- dead letters, damaged files and what gave way: seldom needed
+
+    def letters(self):
+        """(key, mark, octets) of each dead letter ("dead", and "kept" when it was reported) and each damaged file
+        ("bad", "junk"), the oldest first. They may be changed and removed meanwhile."""
+        from .letters import letters
+
+        return letters(self)
+
+    def open_letter(self, key):
+        """(Mail, lines why) of a letter. Raises KeyError when there is none, Damaged."""
+        from .letters import open_letter
+
+        return open_letter(self, key)
+
+    def resend(self, key):
+        """A dead letter is due now, as if it were new, for those recipients that never got it. Raises KeyError,
+        Damaged, QueueFull."""
+        from .letters import resend
+
+        resend(self, key)
+
+    def delete(self, key):
+        """Removes a letter. Raises KeyError."""
+        from .letters import delete
+
+        delete(self, key)
+
+    def reported(self, key):
+        """Somebody knows of this letter: "dead" becomes "kept", "bad" becomes "junk". Raises KeyError."""
+        from .letters import reported
+
+        reported(self, key)
+
+    def gone(self):
+        """Lines (list of str) about the mails that gave way to alerts; one of them may still be there and delivered."""
+        if not self.displaced:
+            return []
+        from .displace import gone
+
+        return gone(self)
+
+    def gone_reported(self):
+        """Somebody knows of those that gone() told of just now."""
+        self.remove_file(self.name(0, self.unnamed, 0, 0, 0) + "-gone")
+        self.displaced = self.unnamed = 0
 
 
 class Writer:
     """A mail on its way in. Nothing of it counts until commit() has returned."""
 
-    def __init__(self, queue, key, meta):
+    def __init__(self, queue, key, meta, hold=0, instead=0):
         self.queue = queue
         self.key = key
-        self.path = queue.path + "/%08x" % key
+        self.hold = hold
+        self.instead = instead  # octets of flash of the mail that it replaces
+        self.name = "%08x-new" % key if instead else "%08x" % key
         self.ident = meta["i"] = binascii.hexlify(os.urandom(4)).decode()
         meta["b"] = queue.boot
         head = (json.dumps(meta) + "\n").encode()
@@ -329,7 +520,7 @@ class Writer:
         self.crc = 0
         self.bits = b"7"
         try:
-            self.f = open(self.path, "wb")
+            self.f = open(queue.path + "/" + self.name, "wb")
         except OSError as e:
             raise queue.failure(e)
         try:
@@ -343,8 +534,9 @@ class Writer:
         queue = self.queue
         n = len(piece)
         coming = queue.coming + n
-        if coming > queue.room or queue.used + coming > queue.max_bytes:
-            queue.check_room(n)
+        size = self.size + n
+        if coming > queue.room or queue.used + coming > queue.max_bytes or size >> _STRIDE != self.size >> _STRIDE:
+            queue.check_room(n, self.instead)
         try:
             self.f.write(piece)
         except OSError as e:
@@ -357,8 +549,18 @@ class Writer:
             except UnicodeError:
                 self.bits = b"8"
         self.crc = binascii.crc32(piece, self.crc)
-        self.size += n
+        self.size = size
         queue.coming = coming
+
+    def fill(self, pieces):
+        """Writes all pieces and commits."""
+        try:
+            for p in pieces:
+                self.write(p)
+            return self.commit()
+        except BaseException:
+            self.abort()
+            raise
 
     def commit(self):
         """Makes the mail the queue's: once this has returned, it survives. Returns its identity (str)."""
@@ -370,13 +572,18 @@ class Writer:
         queue.coming -= self.size
         try:
             f.close()
+            if self.instead:
+                queue.rename(self.name, queue.name_now(queue.row(self.key)))
         except OSError as e:
-            queue.remove_file("%08x" % self.key)
+            queue.remove_file(self.name)
             raise queue.failure(e)
         cost = queue.cost(self.size)
-        queue.used += cost
+        queue.used += cost - self.instead
         queue.room -= 2 * cost  # with its part of the directory, so that `room` is never more than what is free
-        queue.rows.extend(array("I", (self.key, queue.uptime(), 0, self.size)))
+        if self.instead:
+            queue.rows[queue.row(self.key) + 3] = self.size
+        else:
+            queue.enter(self.key, queue.uptime() + self.hold, 0, self.size)
         if queue.on_commit:
             queue.on_commit()
         return self.ident
@@ -398,7 +605,7 @@ class Writer:
             f.close()
         except OSError:
             pass
-        self.queue.remove_file("%08x" % self.key)
+        self.queue.remove_file(self.name)
 
 
 class Mail:
@@ -410,8 +617,9 @@ class Mail:
         self.path = path
         buf = bytearray(512)
         mv = memoryview(buf)
-        total = os.stat(path)[6]
         with open(path, "rb") as f:
+            total = f.seek(0, 2)
+            f.seek(0)
             head = b""
             while head[-1:] != b"\n" and len(head) < min(total, _HEAD):
                 head += f.readline(512)

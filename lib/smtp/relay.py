@@ -15,12 +15,17 @@ import asyncio
 import binascii
 import random
 
+from . import const
 from .client import SessionError, open_session, quit
 from .message import date, header
 from .path import Envelope
-from .queue import Damaged, QueueFull
+from .queue import Damaged
 from .stream import client_context, sleep_ms
 from .trace import Outgoing, received
+
+_REMEMBER = const(600)  # seconds for which the host that worked is asked first
+_TRIES = const(8)  # failed attempts before a clock is believed that says that a mail of another boot is old
+_NOTICED = const(1)  # flag in the queue: the sender heard that his mail is late
 
 _WHAT_TO_DO = {
     "connect": "check the network, smarthost.host and smarthost.port",
@@ -35,15 +40,18 @@ _WHAT_TO_DO = {
     "tls": "check smarthost.security and smarthost.port",
     "auth-missing": "check smarthost.port; without smarthost.username no AUTH is tried",
     "auth": "check smarthost.username and smarthost.password",
+    "oauth": "until then nothing is sent there",
     "lost": "it is tried again",
 }
 
 
 class SmartHost:
     """A next hop. `ca`: list of DER certificates, bytes or base64 text. `sender`: the only sender that it accepts, or
-    ""."""
+    "". per_minute, per_day, per_session: mails that it takes, 0: any number. oauth: oauth.Tokens instead of a
+    password."""
 
-    def __init__(self, host, port=587, security="starttls", verify="full", ca=(), username="", password="", sender=""):
+    def __init__(self, host, port=587, security="starttls", verify="full", ca=(), username="", password="", sender="",
+                 per_minute=0, per_day=0, per_session=0, oauth=None):
         self.host = host
         self.port = port
         self.security = security
@@ -52,6 +60,21 @@ class SmartHost:
         self.username = username
         self.password = password
         self.sender = sender
+        self.per_session = per_session
+        self.oauth = oauth
+        self.paused = 0  # seconds of uptime until which it wants no mail
+        self.rates = []
+        if per_minute or per_day:
+            from .rate import Rate
+
+            self.rates = [Rate(n, span) for n, span in ((per_minute, 60), (per_day, 86400)) if n]
+
+    def wait(self, now):
+        """Seconds until it may have a mail, at `now` seconds of uptime."""
+        wait = self.paused - now
+        for rate in self.rates:
+            wait = max(wait, rate.wait(now))
+        return max(wait, 0)
 
     def context(self):
         """A fresh SSLContext: it costs memory that is wanted back between sessions."""
@@ -68,8 +91,12 @@ class Relay:
     """Delivers the mail of `queue` to the first of `hosts` (SmartHost) that works.
 
     name: str, what EHLO says; clock: has now() (epoch seconds or None) and offset() (seconds east of UTC); origin:
-    the address in a From that a device left out; log(text). `retry`, `retry_max`: seconds before the second attempt,
-    doubled each time, and their limit; `pause`, `pause_max`: the same for a smart host that cannot be reached.
+    the address in a From that a device left out; log(text).
+
+    May be set, all in seconds: `retry`, `retry_max`: before the second attempt, doubled each time, and their limit;
+    `pause`, `pause_max`: the same while no smart host can be reached; `delay_notice`: age at which a sender hears that
+    his mail is late; `expire`: age at which a mail that is deferred once more is given up; `gather`: what is to be told
+    to `admin` (address, or "") waits so long for more of it. `bounce` False: senders are told what they asked for only.
     """
 
     def __init__(self, queue, hosts, name, clock, origin="", log=None):
@@ -81,34 +108,67 @@ class Relay:
         self.log = log or (lambda text: None)
         self.retry, self.retry_max = 60, 3600
         self.pause, self.pause_max = 5, 300
+        self.delay_notice, self.expire = 14400, 432000  # RFC 5321 4.5.4.1: 4 to 5 days
+        self.bounce = True
+        self.admin = ""
+        self.gather = 300
         self.failures = 0
         self.window = 5
         self.slots = None  # slots.Slots: the TLS sessions that there is memory for
+        self.resolve = None  # looks names up: dns.Resolver.resolve
         self.delivered = 0
         self.busy = self.ending = False
         self.host = None
-        self.next_host = 0
+        self.first, self.until = 0, 0  # the host that is asked first, and for how long
+        self.over = {}  # key -> (job, results): deferred, and the next host has not been asked yet
+        self.onward = False  # there is one
+        self.given = self.passed = 0  # mails of this session, and those of them that go to the next host
         self.ext = {}  # what the host at hand offers
         self.broken = self.suspect = None  # the mail at which this session broke, and the one before
         self.told = None  # the trouble that was logged last
+        self.report = None  # seconds of uptime when the admin is told what nobody else can be told
+        self.quiet = 0  # and before which he is left alone
         self.wake = asyncio.Event()
         queue.on_commit = self.wake.set
+        queue.on_dead = self.died
+
+    def died(self):
+        """There is something to tell the admin."""
+        if self.admin and self.report is None:
+            self.report = max(self.queue.uptime() + self.gather, self.quiet)
+            self.wake.set()
 
     async def run(self):
         """Delivers for ever. When it fails (no memory, say) it may be called again."""
         self.queue.recall()
+        self.over.clear()
+        if self.queue.dead or self.queue.damaged or self.queue.gone():
+            self.died()
         while True:
+            now = self.queue.uptime()
+            if self.report is not None and self.report <= now:
+                from .bounce import report
+
+                self.report = None
+                self.quiet = now + 12 * self.gather
+                report(self)
             due = self.queue.due()
-            wait = None if due is None else due - self.queue.uptime()
-            if wait is None or wait > 0:
+            if due is None or self.report is not None and self.report < due:
+                due = self.report
+            if due is None or due > now:
                 self.wake.clear()
                 try:
                     # Now and then without a reason, so that the seconds counted by uptime() never wrap unseen.
-                    await asyncio.wait_for(self.wake.wait(), min(wait or 3600, 3600))
+                    await asyncio.wait_for(self.wake.wait(), 3600 if due is None else min(due - now, 3600))
                 except asyncio.TimeoutError:
                     pass
-            elif await self.session():
+                continue
+            went = await self.session()
+            if went:
                 self.failures = 0
+            elif went is None:  # nobody may have mail now
+                now = self.queue.uptime()
+                await asyncio.sleep(max(1, min([h.wait(now) for h in self.hosts] + [3600])))
             else:
                 self.failures += 1
                 await asyncio.sleep(self.jitter(min(self.pause << min(self.failures - 1, 16), self.pause_max)))
@@ -125,40 +185,77 @@ class Relay:
     def jitter(self, seconds):
         return seconds + seconds * random.getrandbits(8) // 1024  # up to a quarter more
 
+    def usable(self):
+        """The hosts that may have mail now, in the order to ask them."""
+        now = self.queue.uptime()
+        if now >= self.until:
+            self.first = 0
+        return [h for h in self.hosts[self.first :] + self.hosts[: self.first] if not h.wait(now)]
+
     async def session(self):
-        """Delivers all that is due in one session with the first smart host that lets us in. False when that failed."""
-        start = self.next_host
-        self.next_host = 0
-        for i in range(len(self.hosts)):
-            i = (i + start) % len(self.hosts)
-            host = self.hosts[i]
+        """Delivers all that is due in one session with the first smart host that lets us in, and what that one defers
+        to the next. True when that went well, False when it did not, None when no host may have mail now."""
+        hosts = self.usable()
+        went = None
+        for host in hosts:
+            self.onward = host is not hosts[-1]
             slots = self.slots if host.security != "none" else None
             try:
                 while slots and not slots.take(self):
                     await sleep_ms(100)
-                went = await self.session_with(host)
+                came = await self.session_with(host)
             finally:
                 if slots:
                     slots.give(self)
-            if went is False:
-                self.next_host = i + 1  # one that lets us in and then breaks does not keep the mail from the others
-            if went is not None:
-                return went
-        return False
+            went = came or went or False
+            if came:
+                self.first = self.hosts.index(host)
+                self.until = self.queue.uptime() + _REMEMBER
+                if not self.over:
+                    break
+            # One that defers, or breaks, does not keep the mail from the others.
+            for key in self.over:
+                self.queue.release(key)
+        self.onward = False
+        while self.over:  # nobody else could be asked
+            key = list(self.over)[0]
+            job, results = self.over.pop(key)
+            try:
+                self.settled(job, results)
+            except KeyError:
+                pass  # it was displaced, or set aside
+        return went
+
+    async def open(self, host):
+        """A session with a smart host (stream, client), or None."""
+        tries = 2 if host.oauth else 1
+        while tries:
+            tries -= 1
+            try:
+                password, auth = host.password, None
+                if host.oauth:
+                    password, auth = await host.oauth.token(self.resolve), host.oauth.mechanism
+                session = await open_session(
+                    host.host, host.port, self.name, host.security, host.context(), host.username, password, auth,
+                    resolve=self.resolve)
+                self.told = None
+                return session
+            except (SessionError, ValueError) as e:
+                if tries and getattr(e, "reason", "") == "auth":
+                    host.oauth.refused()  # a token may end before its time
+                    continue
+                self.trouble(host, e)
+            except MemoryError:
+                self.trouble(host, SessionError("tls memory", "out of memory"))
+            return None
 
     async def session_with(self, host):
-        """True when all went well, False when the session broke, None when there was none."""
-        try:
-            session = await open_session(
-                host.host, host.port, self.name, host.security, host.context(), host.username, host.password)
-        except (SessionError, ValueError) as e:
-            self.trouble(host, e)
-            return None
-        except MemoryError:
-            self.trouble(host, SessionError("tls memory", "out of memory"))
-            return None
+        """True when all went well, False when there was no session or it broke."""
+        session = await self.open(host)
+        if not session:
+            return False
         self.host = host
-        self.told = None
+        self.given = self.passed = 0
         self.suspect, self.broken = self.broken, None
         stream, client = session
         self.ext = client.ext
@@ -176,9 +273,24 @@ class Relay:
             self.busy = False
             stream.close()
 
+    def throttled(self, host, reply):
+        """True when a reply asks for less mail: then `host` gets none for a while, and that costs no attempt."""
+        if not reply or reply[0] < 400:
+            return False
+        from .throttle import pause
+
+        seconds = pause(*reply)
+        now = self.queue.uptime()
+        if seconds and host.paused <= now:
+            self.log("smart host %s wants less mail: %d %s %s. It gets none for %d s" % ((host,) + reply + (seconds,)))
+        host.paused = max(host.paused, now + seconds if seconds else 0)
+        return seconds > 0
+
     def trouble(self, host, e):
         """Logs why there is no session, once for each kind."""
         reason = getattr(e, "reason", "tls")
+        if self.throttled(host, getattr(e, "reply", None)):
+            return
         told = "%s %s %s" % (host, reason, e)
         if told != self.told:
             self.told = told
@@ -187,29 +299,58 @@ class Relay:
 
     def next(self):
         """The next mail that is due, as a job for Client.mails()."""
+        host = self.host
         while not self.ending:
+            now = self.queue.uptime()
+            # Others wait for TLS, or the host has had enough, or defers so much that the next one is asked.
+            n = self.given
+            if n >= self.window and self.slots and self.slots.line or n and n == host.per_session or (
+                    host.wait(now) or self.passed > 3):
+                return None
             try:
                 mail = self.queue.take()
             except Damaged as e:
                 self.log("%s: set aside, the rest goes on" % e)
                 continue
-            return mail and Job(self, mail, self.host)
+            if mail:
+                self.given += 1
+                for rate in host.rates:
+                    rate.count(now)
+                mail = Job(self, mail, host)
+            return mail
+
+    def delay(self, attempts):
+        return min(self.retry << min(attempts, 16), self.retry_max)
+
+    def age(self, mail, attempts):
+        """Seconds since a mail arrived, as far as can be told: clocks may be wrong by years, retries are not."""
+        meta = mail.meta
+        if meta["b"] == self.queue.boot:
+            return self.queue.uptime() - meta.get("u", 0)
+        least = sum([self.delay(n) for n in range(attempts)])
+        now = self.clock.now()
+        return max(least, now - meta["t"]) if now and meta.get("t") and attempts >= _TRIES else least
 
     def settled(self, job, results):
         """Records what the smart host said of a mail's recipients."""
         mail = job.mail
         mail.close()
         queue = self.queue
-        i = queue.row(mail.key)
-        attempts = queue.rows[i + 2]
-        done = failed = 0
-        attempt = False
-        whys = []
-        ident = mail.meta["i"]
+        key = mail.key
+        if results.count(None) == len(results) and key in self.over:
+            return  # the session broke; what the host before said stands
+        self.over.pop(key, None)
+        attempts = queue.rows[queue.row(key) + 2]
+        done = failed = flags = 0
+        later = []
         notices = []
-        for n, to, result in zip(job.index, job.rcpts, results):
+        ident = mail.meta["i"]
+        throttled = False
+        for at, result in enumerate(results):
             if result is None:
                 continue
+            n = job.index[at]
+            to = job.rcpts[at]
             code, enhanced, text = result
             said = "%d %s %s" % (code, enhanced, text.replace("\n", " "))
             if code == 503 or 530 <= code < 540:
@@ -217,58 +358,58 @@ class Relay:
             if code < 300:
                 done |= 1 << n
                 self.log("%s delivered to %s" % (ident, to))
-                if not job.dsn:
+                if not job.dsn and "n" in mail.meta:
                     notices.append((n, to, "relayed", result))
-            elif code >= 500 and not self.is_about_sender(job, code, enhanced, text):
-                failed |= 1 << n
-                whys.append("%d %s" % (n, said))
-                notices.append((n, to, "failed", result))
-                self.log("%s refused for %s: %s. Kept as a dead letter" % (ident, to, said))
-            else:
-                attempt = True
+                continue
+            throttled = throttled or self.throttled(job.host, result)
+            sender = code >= 500 and self.is_about_sender(job, code, enhanced, text)
+            if code < 500 or throttled or sender:
+                later.append((n, to, "delayed", result))
                 self.log("%s deferred for %s: %s" % (ident, to, said))
-                if code >= 500:
+                if sender:
                     self.log("the smart host does not accept the sender %s: set smarthost.sender to an address that it "
                              "accepts, and this mail goes through" % job.sender)
-        wait = attempt
+            else:
+                failed |= 1 << n
+                notices.append((n, to, "failed", result))
+                self.log("%s refused for %s: %s" % (ident, to, said))
+        attempt = bool(later) and not throttled
+        wait = self.jitter(self.delay(attempts)) if attempt else 0
+        if later and self.onward:
+            wait, attempt = None, False  # the next host is asked first
+            self.passed += 1
+            over = failed | done
+            self.over[key] = job, [r if r and not over >> n & 1 else None for n, r in zip(job.index, results)]
+        elif attempt:
+            age = self.age(mail, attempts + 1)
+            if age >= self.expire:
+                for n, to, _, result in later:
+                    failed |= 1 << n
+                    notices.append((n, to, "failed", result))
+                    self.log("%s given up for %s after %d hours" % (ident, to, age // 3600))
+            elif age >= self.delay_notice and not queue.state(key)[2] & _NOTICED:
+                flags = _NOTICED
+                notices += later
         if None in results and not self.broken:
             # The first mail without an answer when the session broke. If that happens again, it may be the mail that
             # does it: it waits, and the others go. That is no attempt: it was the session that failed.
-            self.broken = mail.key
-            wait = attempt or self.suspect == mail.key
-        delay = self.jitter(min(self.retry << min(attempts, 16), self.retry_max)) if wait else 0
-        if notices and "n" in mail.meta and mail.meta["f"]:
-            self.notify(mail, notices)
-        queue.settle(mail.key, len(mail.meta["r"]), done, failed, whys, delay, attempt)
+            self.broken = key
+            if self.suspect == key and wait == 0:
+                wait = self.jitter(self.delay(attempts))
+        told = 0
+        if notices and mail.meta["f"] and ("n" in mail.meta or "p" in mail.meta):
+            from .bounce import tell
+
+            told = tell(self, mail, notices, job.host)
+        whys = []
+        for n, _, _, (code, enhanced, text) in notices:
+            if failed & ~told & 1 << n:
+                whys.append("%d %d %s %s" % (n, code, enhanced, text.replace("\n", " ")))
+                self.log("%s kept as a dead letter" % ident)
         if done:
             self.delivered += 1
-
-    def notify(self, mail, notices):
-        """Queues the notifications that were asked for (RFC 3461): before the mail itself goes, so that a power cut
-        in between makes two rather than none."""
-        from .dsn import report
-        from .notify import wanted
-
-        asked = mail.meta["n"]
-        notices = [
-            (to, action, result, asked[n], self.host.host)
-            for n, to, action, result in notices
-            if asked[n] and wanted(asked[n], action)
-        ]
-        if notices:
-            now = self.clock.now() or 0
-            meta = {"f": "", "r": [mail.meta["f"]], "t": now, "u": self.queue.uptime()}
-            for full in (True, False) if "RET=FULL" in mail.meta.get("d", "") else (False,):
-                mail.rewind()
-                try:
-                    self.queue.add(meta, report(
-                        self.name, mail.meta["f"], mail.meta, notices, now, self.clock.offset(now), mail.read, full,
-                        mail.eight))
-                    break
-                except QueueFull as e:
-                    self.log("no room to notify %s: %s" % (mail.meta["f"], e))
-                finally:
-                    mail.close()
+        queue.settle(key, len(mail.meta["r"]), done | failed & told, failed & ~told, whys, wait, attempt, flags,
+                     "dead" if self.admin and "k" not in mail.meta else "kept")
 
     def is_about_sender(self, job, code, enhanced, text):
         """True when a refusal is most likely about who sends: then a setting mends it, and the mail waits for that.
@@ -276,7 +417,7 @@ class Relay:
         Postfix and others say so at RCPT (553 5.7.1 Sender address rejected), Microsoft 365 after the mail (5.7.60
         SendAsDenied).
         """
-        if self.host.sender or not job.sender or code == 552:
+        if job.host.sender or not job.sender or code == 552:
             return False
         text = text.lower()
         return enhanced in ("5.1.7", "5.1.8", "5.7.60") or (
@@ -289,14 +430,16 @@ class Job:
     def __init__(self, relay, mail, host):
         meta = mail.meta
         queue = relay.queue
-        over = queue.partial.get(mail.key, (0, 0))
+        over = queue.state(mail.key)
         over = over[0] | over[1]
         rcpts = meta["r"]
         self.relay = relay
+        self.host = host
         self.mail = mail
         self.index = [i for i in range(len(rcpts)) if not over >> i & 1]
         self.rcpts = [rcpts[i] for i in self.index]
-        self.sender = host.sender if host.sender and meta["f"] else meta["f"]
+        sender = host.sender or meta.get("q", "")
+        self.sender = sender if sender and meta["f"] else meta["f"]
         self.body = "8BITMIME" if mail.eight else ""
         self.dsn = None
         if "DSN" in relay.ext and ("d" in meta or "n" in meta):
@@ -321,7 +464,7 @@ class Job:
             top = Envelope("", self.rcpts, meta["p"], meta["h"], how & 4 or None, bool(how & 2), bool(how & 1))
             top = received(top, relay.name, ident, when)
         self.size = mail.size + len(top) + 300
-        out = Outgoing(mail.read, mail.size, top, missing, host.sender)
+        out = Outgoing(mail.read, mail.size, top, missing, sender)
         if mail.eight and "8BITMIME" not in relay.ext:
             from .convert import SevenBit, obstacle
 
@@ -330,7 +473,7 @@ class Job:
                 self.body = ""
                 self.size *= 3  # each octet may become three
             mail.rewind()
-            out = Outgoing(mail.read, mail.size, top, missing, host.sender)
+            out = Outgoing(mail.read, mail.size, top, missing, sender)
             if not self.body:
                 out = SevenBit(out.readinto, marks)
         self.out = out

@@ -88,12 +88,19 @@ def login(ask, offered, tls, user, password, mechanism=None):
     exchange = client(name, user, password)
     value = next(exchange)
     command = b"AUTH " + name.encode()
+    first = b""
     if value is not None:
-        command += b" " + (b64(value) or b"=")
+        first = b64(value) or b"="
+        if len(command) + len(first) < 510:
+            command += b" " + first
+            first = b""  # else it waits for a challenge: no command is longer than 512 octets (RFC 4954 4)
     while True:
         reply = yield from ask(command)
         if reply[0] != 334 or command == b"*":
             break
+        if first:
+            command, first = first, b""
+            continue
         try:
             value = exchange.send(unb64(reply[2].encode()))
             while value is None:

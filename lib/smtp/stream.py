@@ -13,6 +13,9 @@ A protocol session is a generator that owns a wire. It appends what it says to `
     TLS     TLS with `wire.context` from here on     (None; what was read ahead is thrown away, CVE-2011-0411)
     SLEEP   `wire.timeout` milliseconds              (None)
 
+or an awaitable object, when `out` has been sent: its value is sent back, an exception of it is raised in the generator
+(where there is a server: hold() is in server).
+
 `out` also goes out whenever the wire has to wait for input, so answers to a pipelined group leave in one write (RFC
 2920). A failure of the transport is raised inside the generator: EOFError when the peer has gone, OSError(ETIMEDOUT)
 when `wire.timeout` (ms, counted from the request, not from the last byte) has passed, any other OSError or ValueError
@@ -119,7 +122,7 @@ _DONE = const(3)
 class Stream(Wire):
     """A wire over a connected, non-blocking socket. `size`: octets of buffer."""
 
-    def __init__(self, sock, size=2048):
+    def __init__(self, sock, size=2048, udp=False):
         global _sweeper
         Wire.__init__(self, _buffers.pop() if _buffers and len(_buffers[-1]) == size else bytearray(size))
         self.raw = sock  # what is waited for
@@ -129,10 +132,11 @@ class Stream(Wire):
         self.due = None
         self.expired = False
         self.turns = 0
-        try:
-            sock.setsockopt(6, 1, 1)  # TCP_NODELAY: Nagle and delayed ACK cost 40 ms a mail
-        except OSError:
-            pass
+        if not udp:
+            try:
+                sock.setsockopt(6, 1, 1)  # TCP_NODELAY: Nagle and delayed ACK cost 40 ms a mail
+            except OSError:
+                pass
         _open.append(self)
         if _sweeper is None or _sweeper.done():
             _sweeper = asyncio.create_task(_sweep())
@@ -151,6 +155,9 @@ class Stream(Wire):
                 if self.due is None:
                     self.due = ticks_add(ticks_ms(), self.timeout)
                 if wait is _NAP:
+                    if self.pause is None:
+                        await self.hold()
+                        continue
                     await sleep_ms(self.pause)
                     # A peer that never stops to send never lets us wait, and is never swept.
                     if self.request is not SEND and ticks_diff(ticks_ms(), self.due) > 0:
@@ -212,6 +219,9 @@ class Stream(Wire):
                         return _NAP
                     elif request is _OVER:
                         return _DONE
+                    elif request is not SEND:
+                        self.pause = None
+                        return _NAP
             except (OSError, ValueError, EOFError) as e:
                 self.rest = None
                 if request is _OVER:
@@ -308,11 +318,15 @@ if not MICROPYTHON:
     fit(Stream)
 
 
-async def connect(host, port, timeout=30000, size=2048):
+async def connect(host, port, timeout=30000, size=2048, resolve=None):
     """A Stream to `host` (a name or an address), or OSError. `timeout` in ms (RFC 5321 4.5.3.2.1 asks for minutes
-    in all: the next address, the next smart host and the next attempt follow)."""
+    in all: the next address, the next smart host and the next attempt follow). resolve: an async function that gives
+    the addresses (text) of a name, instead of getaddrinfo, which stops the board."""
     error = None
-    for item in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+    items = []
+    for address in await resolve(host) if resolve else (host,):
+        items += socket.getaddrinfo(address, port, 0, socket.SOCK_STREAM)
+    for item in items:
         stream = Stream(socket.socket(*item[:3]), size)
         try:
             stream.sock.setblocking(False)

@@ -450,7 +450,7 @@ class Watched(Relay):
     def next(self):
         job = Relay.next(self)
         if job:
-            self.given.append(job.mail.meta["f"])
+            self.jobs.append(job.mail.meta["f"])
         return job
 
     def settled(self, job, results):
@@ -468,7 +468,7 @@ def play(path, mode, where, fault, refused=None):
         queue.add({"f": "m%s@x.example" % n, "r": ["m%sa@y.example" % n, "m%sb@y.example" % n]}, [HEADER, BODY])
     relay = Watched(queue, [], "me.example.com", Clock())
     relay.host = SmartHost("mx.example.net")
-    relay.given, relay.verdicts = [], []
+    relay.jobs, relay.verdicts = [], []
     peer = Peer(mode, where, fault, refused)
     client = Client(peer.wire, "me.example.com")
     error = peer.run(client.start("starttls", ("context", "mx"), "user", "secret"))
@@ -477,11 +477,11 @@ def play(path, mode, where, fault, refused=None):
         error = peer.run(client.mails(relay))
         parser = client.feed
         assert not hasattr(parser, "text") or len(parser.text) <= 2200, "the reply's text grows"
-        eq(relay.verdicts, relay.given)  # each once, in order
+        eq(relay.verdicts, relay.jobs)  # each once, in order
         if error is None:
             eq(peer.run(client.quit()), None)
     else:
-        eq((relay.given, client.feed.lines is None or len(client.feed.lines) <= 64), ([], True))
+        eq((relay.jobs, client.feed.lines is None or len(client.feed.lines) <= 64), ([], True))
     return peer, fates(path)
 
 

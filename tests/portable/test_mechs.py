@@ -627,6 +627,23 @@ def test_a_client_sends_a_token_where_it_was_told_to_and_answers_the_error():
         eq(p.error.reply[:2], (535, "5.7.8"))
 
 
+def test_a_token_that_has_no_place_in_a_command_line_waits_for_a_challenge():
+    for length in (2500, 337, 336, 10):
+        token = "t" * length
+        first = b64(next(sasl.client("XOAUTH2", "user@example.com", token)))
+        line = "AUTH XOAUTH2 " + first
+        if len(line) > 510:  # RFC 4954 4: 512 octets with CRLF
+            line = "AUTH XOAUTH2\nS: 334 \nC: " + first
+        assert (length > 336) == ("334" in line)
+        text = hello("XOAUTH2") + "C: " + line
+        opening(text + "\nS: 235 ok", "user@example.com", token, auth="XOAUTH2", tls=True)
+        refusal = "\nS: 334 eyJzdGF0dXMiOiI0MDEifQ==\nC: \nS: 535 5.7.8 expired"
+        opening(text + refusal, "user@example.com", token, "auth", "XOAUTH2", True)
+    # A server that refuses the mechanism never sees the token.
+    p = opening(hello("XOAUTH2") + "C: AUTH XOAUTH2\nS: 504 no", "user", "t" * 2000, "auth", "XOAUTH2", True)
+    eq(p.error.reply[0], 504)
+
+
 # -- a client's session with a server's
 
 

@@ -152,7 +152,7 @@ def test_who_was_served_is_remembered_over_a_restart():
     with Flash() as flash:
         queue = Queue(flash + "/spool")
         queue.add(meta("a@x", "b@x", "c@x", "d@x"), [b"x"])
-        for done, failed, told in ((1, 0, (1, 0)), (0, 2, (1, 2)), (4, 0, (5, 2))):
+        for done, failed, told in ((1, 0, (1, 0, 0)), (0, 2, (1, 2, 0)), (4, 0, (5, 2, 0))):
             mail = queue.take()
             mail.close()
             eq(queue.settle(mail.key, 4, done, failed, ["1 550 no"] if failed else ()), "waiting")
@@ -174,7 +174,7 @@ def test_a_hundred_recipients_have_a_bit_each():
         even = sum([1 << i for i in range(0, 100, 2)])
         eq(queue.settle(mail.key, 100, even, 0), "waiting")
         queue = Queue(flash + "/spool")
-        eq(queue.partial[mail.key], (even, 0))
+        eq(queue.partial[mail.key], (even, 0, 0))
         mail = queue.take()
         mail.close()
         eq(queue.settle(mail.key, 100, (1 << 100) - 1 - even, 0), "gone")

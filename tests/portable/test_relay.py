@@ -102,6 +102,7 @@ class World:
             self.hosts.append(SmartHost("127.0.0.1", port, security="none", **self.settings))
         self.relay = Relay(
             self.queue, self.hosts, "gw.example.com", self.clock, "alerts@example.com", self.told.append)
+        self.relay.admin = "admin@example.com"
         return self
 
     async def stop(self, n=0):

@@ -10,7 +10,7 @@ import time
 import traceback
 from importlib.metadata import version
 
-from . import accept, client, flash, gateway, heap, trips
+from . import accept, client, flash, gateway, heap, relay, trips
 from .tools import Bench, Missing, Row
 
 BENCHES = {
@@ -19,6 +19,7 @@ BENCHES = {
     "big": accept.big,
     "client": client.client,
     "trips": trips.trips,
+    "relay": relay.relay,
     "heap": heap.heap,
     "flash": flash.flash,
     "gateway": gateway.gateway,

@@ -37,7 +37,7 @@ def _der(bench, name, pem):
 
 
 @contextlib.contextmanager
-def _next_hop(bench, way):
+def next_hop(bench, way):
     """A server that offers this way of sending mail: gives (a note on it, its port, what a client needs
     to log in). Without a Postfix, our own.
     """
@@ -68,7 +68,7 @@ def _next_hop(bench, way):
 def trips(bench):
     """One alert and ten, through a proxy that delays each way."""
     for way, goals in _GOALS.items():
-        with _next_hop(bench, way) as (note, port, login):
+        with next_hop(bench, way) as (note, port, login):
             with Proxy(port) as proxy:
                 for count, goal in zip((1, 10), goals, strict=True):
 

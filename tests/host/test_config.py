@@ -204,6 +204,39 @@ def test_a_smart_host_that_cannot_work_is_refused(load, home, text, key, fault):
     assert [p for p in lines if p.startswith(f"{key}: ") and fault in p], lines
 
 
+@pytest.mark.parametrize(
+    ("text", "servers"),
+    [
+        ("'192.168.1.1'", [["192.168.1.1", 53]]),
+        ("['192.168.1.1:5353', '[fd00::1]:54', 'fd00::2']", [["192.168.1.1", 5353], ["fd00::1", 54], ["fd00::2", 53]]),
+        ("['[::1]']", [["::1", 53]]),
+    ],
+)
+def test_name_servers_are_addresses_with_or_without_a_port(load, text, servers):
+    assert load(GOOD.replace("[smarthost]", f"dns = {text}\n[smarthost]"))[0]["board"]["dns"] == servers
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("'dns.example.com'", "'dns.example.com' is not the IP address of a name server"),
+        ("['192.168.1.1', '192.168.1.1:0', '1.1.1.1:65536']", "'1.1.1.1:65536' is not the IP address"),
+        ("['192.168.1.1:dns']", "is not the IP address"),
+        ("[':53']", "is not the IP address"),
+        ("['']", "is not the IP address"),
+        ("['0.0.0.0']", "is not the IP address"),
+        ("['224.0.0.251']", "is not the IP address"),
+        ("53", "53 is not the IP address"),
+        ("[5]", "5 is not the IP address"),
+        ("[]", "one to three name servers"),
+        ("['10.0.0.1', '10.0.0.2', '10.0.0.3', '10.0.0.4']", "one to three name servers"),
+    ],
+)
+def test_what_is_no_name_server_is_refused(load, text, fault):
+    (line,) = problems(load, GOOD.replace("[smarthost]", f"dns = {text}\n[smarthost]"))
+    assert line.startswith("board.dns: ") and fault in line and 'dns = ["192.168.1.1"]' in line
+
+
 def test_every_complaint_but_those_that_name_the_cure_has_an_example(load):
     lines = problems(load, "[board]\nname = 5\n[smarthost]\nport = 'x'\n[queue]\nmax_bytes = 'y'\n")
     assert len(lines) == 5
@@ -455,3 +488,36 @@ def test_a_missing_password_variable_is_one_line(tmp_path):
         " first: export PRINTER_PASSWORD='...'; for example:"
         ' users = { printer = { env = "PRINTER_PASSWORD" } }'
     )
+
+
+def test_devices_rates_and_what_becomes_of_late_mail_reach_the_board(load):
+    text = (
+        GOOD.replace("[smarthost]\n", "[smarthost]\nper_minute = 30\nper_day = 500\n")
+        + '[queue]\nexpire = "2d"\ndelay_notice = "1h"\nbounce = false\npause_max = "15m"\n'
+        + '[[device]]\naddress = "192.168.1.20"\nsender = "scanner@example.com"\nper_hour = 60\npriority = "low"\n'
+    )
+    values, _ = load(text)
+    assert values["queue"] == {
+        "max_bytes": 524288, "max_message": 10485760, "expire": 172800.0, "delay_notice": 3600.0, "bounce": False,
+        "pause_max": 900.0,
+    }  # fmt: skip
+    assert values["device"] == [
+        {"address": "192.168.1.20/32", "sender": "scanner@example.com", "per_hour": 60, "priority": "low"}]
+    host = values["smarthost"][0]
+    assert (host["per_minute"], host["per_day"], "per_session" in host) == (30, 500, False)
+
+
+@pytest.mark.parametrize(
+    "text, key",
+    [
+        ('[[device]]\nsender = "scanner@example.com"\n', "device.address"),
+        ('[[device]]\naddress = "scanner"\n', "device.address"),
+        ('[[device]]\naddress = "192.168.1.20"\nper_hour = -1\n', "device.per_hour"),
+        ('[[device]]\naddress = "192.168.1.20"\npriority = "high"\n', "device.priority"),
+        ('[queue]\nexpire = "1h"\ndelay_notice = "4h"\n', "queue.delay_notice"),
+        ('[queue]\nbounce = "no"\n', "queue.bounce"),
+    ],
+)
+def test_what_is_wrong_with_devices_and_late_mail_is_told(load, text, key):
+    (problem,) = problems(load, GOOD + text)
+    assert problem.startswith(key + ":") and "for example" in problem

@@ -172,6 +172,31 @@ async def test_the_relay_waits_for_its_turn_where_memory_holds_one_tls_session()
     await world.close()
 
 
+async def test_who_waits_for_tls_gets_his_turn_while_the_relay_has_mail_left():
+    box = Box()
+    world = World().open(box)
+    for _ in range(30):
+        world.add()
+    world.relay.slots = slots = Slots(1)
+    session_with = world.relay.session_with
+    world.hosts[0].security = "starttls"  # it holds a slot
+
+    async def in_the_clear(host):
+        host.security = "none"
+        return await session_with(host)
+
+    world.relay.session_with = in_the_clear
+    other = object()
+    task = asyncio.create_task(world.relay.session())
+    while not slots.holders:
+        await sleep_ms(1)
+    slots.take(other)
+    eq(await task, True)
+    assert 5 <= len(box.mails) <= 10, len(box.mails)
+    eq((slots.take(other), len(world.queue)), (True, 30 - len(box.mails)))
+    await world.close()
+
+
 async def test_the_end_waits_for_the_answers_to_what_is_in_flight():
     box = Box()
     world = World().open(box)

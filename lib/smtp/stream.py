@@ -120,9 +120,9 @@ _DONE = const(3)
 
 
 class Stream(Wire):
-    """A wire over a connected, non-blocking socket. `size`: octets of buffer."""
+    """A wire over a connected, non-blocking socket. `size`: octets of buffer; 0 for UDP, which only needs wait()."""
 
-    def __init__(self, sock, size=2048, udp=False):
+    def __init__(self, sock, size=2048):
         global _sweeper
         Wire.__init__(self, _buffers.pop() if _buffers and len(_buffers[-1]) == size else bytearray(size))
         self.raw = sock  # what is waited for
@@ -132,9 +132,10 @@ class Stream(Wire):
         self.due = None
         self.expired = False
         self.turns = 0
-        if not udp:
+        if size:
             try:
-                sock.setsockopt(6, 1, 1)  # TCP_NODELAY: Nagle and delayed ACK cost 40 ms a mail
+                # Nagle and delayed ACK cost 40 ms a mail. The number is lwIP's own on a Pico W, and no name on unix.
+                sock.setsockopt(6, getattr(socket, "TCP_NODELAY", 1), 1)
             except OSError:
                 pass
         _open.append(self)
@@ -275,7 +276,7 @@ class Stream(Wire):
         """Closes the socket, whatever state it is in."""
         if self in _open:
             _open.remove(self)
-            if len(_buffers) < _SPARE:
+            if self.buf and len(_buffers) < _SPARE:
                 _buffers.append(self.buf)
         for s in (self.sock, self.raw):
             try:

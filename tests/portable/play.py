@@ -82,6 +82,10 @@ class Player:
                 value = wire.data()
             elif request is CHUNK:
                 value = wire.chunk()
+            elif request is not None and not isinstance(request, int):
+                self.flush()
+                self.hold(request)
+                continue
             if value is None:
                 self.flush()
                 if request is LINE or request is DATA or request is CHUNK:
@@ -96,6 +100,16 @@ class Player:
             self.resume(self.session.send, value)
         self.flush()
         return self
+
+    def hold(self, what):
+        """The session waits for an awaitable: it runs to its end."""
+        try:
+            while True:
+                what.send(None)
+        except StopIteration as e:
+            self.resume(self.session.send, e.value)
+        except Exception as e:
+            self.resume(self.session.throw, e)
 
     def fill(self):
         wire = self.wire

@@ -52,6 +52,7 @@ _TRAILER = const(10)
 _HEAD = const(65536)  # octets of envelope, more than 100 recipients can need
 _LOW = const(65536)  # octets of free flash from which on care is taken
 _STRIDE = const(13)  # a mail that arrives asks for room every 8 KB
+_BUFFERED = const(16384)  # octets of arriving mails that may not be in the flash yet
 _WHY = const(4096)  # octets of reasons
 _PATIENCE = const(60)  # seconds until a full flash is tried again
 _ENOSPC = const(28)
@@ -77,7 +78,9 @@ def _scan(path):
     """(name, octets) of the files in a directory."""
     if hasattr(os, "ilistdir"):
         for item in os.ilistdir(path):
-            yield item[0], item[3]
+            if not item[0]:
+                raise OSError(5)  # a directory that cannot be read: MicroPython would go on for ever
+            yield item[0], item[3] if len(item) > 3 else os.stat(path + "/" + item[0])[6]
     else:
         for item in os.scandir(path):
             yield item.name, item.stat().st_size
@@ -93,6 +96,16 @@ def files(path):
             continue
         if mark in _MARKS and stem[8:9] in ("", ".") and len(state) in (1, 4, 5) and len(stem) > 7:
             yield name, state.pop(0), state, mark, size
+
+
+def _sized(meta, pieces):
+    """(pieces, octets as check_room() wants them): it adds 300 for an envelope, which takes 45 more than `meta`."""
+    if hasattr(pieces, "size"):
+        size = pieces.size
+    else:
+        pieces = list(pieces)
+        size = sum([len(p) for p in pieces])
+    return pieces, size + len(json.dumps(meta)) - 255
 
 
 class Queue:
@@ -118,6 +131,7 @@ class Queue:
         self.damaged = self.junk = 0  # damaged files, likewise
         self.displaced = 0  # mails that gave way and are to be reported
         self.unnamed = 0  # those of them that have no line
+        self.shown = 0  # those that gone() was asked for
         self.on_commit = None  # called after each commit
         self.on_dead = None  # called when there is something new to report
         self.log = None  # log(text)
@@ -138,13 +152,13 @@ class Queue:
         whys = []  # keys
         news = []
         for name, key, state, mark, size in files(self.path):
-            if mark == "why":
+            if size == 0:
+                self.remove_file(name)
+            elif mark == "why":
                 whys.append(key)
             elif mark == "gone":
                 self.displaced = 1
                 self.unnamed = state[0] if state else 0
-            elif size == 0:
-                self.remove_file(name)
             elif mark == "new":
                 news.append((key, size))
             else:
@@ -157,7 +171,7 @@ class Queue:
                         self.keep(key, *(state + [0])[1:4])
                     self.enter(key, now, state[0] if state else 0, size)
         if whys or news:
-            alive = [key for _, key, _, mark, _ in files(self.path) if key in whys and mark not in ("why", "new", "gone")]
+            alive = [item[1] for item in files(self.path) if item[1] in whys and item[3] not in ("why", "new", "gone")]
             for key in whys:
                 if key not in alive:
                     self.remove_file("%08x-why" % key)
@@ -170,7 +184,9 @@ class Queue:
                 self.last = max(self.last, key & _NUMBER)
                 self.used += self.cost(size)
                 self.enter(key, now, 0, size)
-        self.gone()
+        self.born = self.last  # mails up to this number are older than this start
+        if self.displaced:
+            self.displaced = len(self.gone()) + max(0, self.unnamed - 1)
 
     def cost(self, size):
         """Octets of flash for a file: a small one shares a block, others take whole ones."""
@@ -289,7 +305,7 @@ class Queue:
         now = self.uptime()
         if self.room < need or self.asked != now:
             self.asked = now
-            self.room = self.free() - self.reserve
+            self.room = self.free() - self.reserve + max(0, self.coming - _BUFFERED)
         return self.room
 
     def free(self):
@@ -328,11 +344,13 @@ class Queue:
     def add(self, meta, pieces, priority=NORMAL, displace=False, hold=0):
         """Commits a mail given as an iterable of bytes-likes; returns its identity (str). Raises QueueFull.
 
-        With `displace` all pieces are in memory at a time: how much has to give way depends on the size.
+        How much has to give way with `displace` depends on the size: pieces that have no `size`, as mime.Mail has, are
+        all in memory at a time then.
         """
+        size = 0
         if displace:
-            pieces = list(pieces)
-        return self.new(meta, priority, sum([len(p) for p in pieces]) if displace else 0, displace, hold).fill(pieces)
+            pieces, size = _sized(meta, pieces)
+        return self.new(meta, priority, size, displace, hold).fill(pieces)
 
     def replace(self, key, meta, pieces, displace=False):
         """Puts another mail in the place of a waiting one, whole or not at all; returns its identity (str).
@@ -342,9 +360,9 @@ class Queue:
         i = self.row(key)
         if self.rows[i + 1] == _HELD or self.state(key)[0] | self.state(key)[1]:
             raise KeyError(key)
-        pieces = list(pieces)
+        pieces, size = _sized(meta, pieces)
         instead = self.cost(self.rows[i + 3])
-        self.make_room(sum([len(p) for p in pieces]), instead, displace, meta, key)
+        self.make_room(size, instead, displace, meta, key)
         return Writer(self, key, meta, 0, instead).fill(pieces)
 
     # -- out
@@ -365,11 +383,13 @@ class Queue:
         """
         now = self.uptime()
         rows = self.rows
-        i = 0
-        while i < len(rows):
-            if rows[i + 1] > now:
-                i += _ROW
-                continue
+        while True:
+            for i in range(1, len(rows), _ROW):
+                if rows[i] <= now:
+                    break
+            else:
+                return None
+            i -= 1
             key = rows[i]
             name = self.name_now(i)
             try:
@@ -492,6 +512,7 @@ class Queue:
 
     def gone(self):
         """Lines (list of str) about the mails that gave way to alerts; one of them may still be there and delivered."""
+        self.shown = self.displaced
         if not self.displaced:
             return []
         from .displace import gone
@@ -499,9 +520,10 @@ class Queue:
         return gone(self)
 
     def gone_reported(self):
-        """Somebody knows of those that gone() told of just now."""
-        self.remove_file(self.name(0, self.unnamed, 0, 0, 0) + "-gone")
-        self.displaced = self.unnamed = 0
+        """Somebody knows of what gone() gave. When more has gone since then, all of it is told of once more."""
+        if self.shown == self.displaced:
+            self.remove_file(self.name(0, self.unnamed, 0, 0, 0) + "-gone")
+            self.displaced = self.unnamed = 0
 
 
 class Writer:
@@ -520,7 +542,7 @@ class Writer:
         self.crc = 0
         self.bits = b"7"
         try:
-            self.f = open(queue.path + "/" + self.name, "wb")
+            self.f = open(queue.path + "/" + self.name, "w+b")  # cut reads it back
         except OSError as e:
             raise queue.failure(e)
         try:
@@ -535,7 +557,9 @@ class Writer:
         n = len(piece)
         coming = queue.coming + n
         size = self.size + n
-        if coming > queue.room or queue.used + coming > queue.max_bytes or size >> _STRIDE != self.size >> _STRIDE:
+        if size >> _STRIDE != self.size >> _STRIDE:
+            queue.look(0)
+        if coming > queue.room or queue.used + coming - self.instead > queue.max_bytes:
             queue.check_room(n, self.instead)
         try:
             self.f.write(piece)
@@ -560,6 +584,8 @@ class Writer:
             return self.commit()
         except BaseException:
             self.abort()
+            if hasattr(pieces, "close"):
+                pieces.close()  # a file that is attached
             raise
 
     def commit(self):

@@ -133,8 +133,11 @@ class Outgoing:
                 self._field += hold[at:end]
                 start = end
                 if len(self._field) > _MAX_FIELD:
-                    out += self._field
-                    self._field = None
+                    if self._again:
+                        self._field = b""
+                    else:
+                        out += self._field
+                        self._field = None
             at = end
         out += hold[start:at]
         self._hold = hold[at:]

@@ -198,6 +198,14 @@ def rewritten_end(mail):
     return out
 
 
+def test_a_second_from_is_dropped_however_long_it_is():
+    long = b"From: x <" + b"y" * 700 + b">" + (b",\r\n <" + b"z" * 700 + b">") * 9 + b"\r\n"
+    for size in (17, 512, 4096):
+        out = leave(b"From: a@b.example\r\n" + long + b"Subject: s\r\n\r\nbody\r\n", size, sender=SENDER)
+        eq((out.count(b"From:"), b"zzz" in out), (1, False))
+        assert b"Subject: s\r\n" in out and out.endswith(b"\r\n\r\nbody\r\n"), out
+
+
 def test_no_value_of_from_adds_a_line_or_a_second_address():
     for value in (b" a\rBcc x <p@lan>", b" a\x00\x0b\x1b <p@lan>", b' "a\r\n b" <p@lan>'):
         lines = rewritten(value)

@@ -145,6 +145,11 @@ class Client:
 
     # -- mail
 
+    def limit(self):
+        """The octets that the server takes for a mail (RFC 1870), 0 when it does not say."""
+        limit = self.ext.get("SIZE", "")
+        return int(limit) if limit.isdigit() else 0
+
     def mails(self, source):
         """Generator: sends what `source` gives, until it gives None. Raises SessionError when the session has ended;
         each job it was given has had its done() by then."""
@@ -200,9 +205,9 @@ class Client:
         ext = self.ext
         fast = "PIPELINING" in ext
         chunking = "CHUNKING" in ext
-        limit = ext.get("SIZE", "")
-        if limit.isdigit() and 0 < int(limit) < job.size:  # RFC 1870: better not sent than sent in vain
-            self.finish(job, (552, "5.3.4", "the mail has %d octets, the server takes %s" % (job.size, limit)))
+        limit = self.limit()
+        if 0 < limit < job.size:  # better not sent than sent in vain
+            self.finish(job, (552, "5.3.4", "the mail has %d octets, the server takes %d" % (job.size, limit)))
             return
         if job.body == "8BITMIME" and "8BITMIME" not in ext:
             self.finish(job, (554, "5.6.3", "the server does not take 8-bit mail"))
@@ -321,7 +326,7 @@ class Client:
         self.io.out += b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n"
 
     def stuff(self, n, tail):
-        """What is in buf[:n] into `out`, a dot before each that begins a line. tail: the last two octets that were sent;
+        """buf[:n] into `out`, with a dot before each that begins a line. tail: the last two octets that were sent;
         returns the new ones."""
         io = self.io
         buf = self.buf
@@ -513,7 +518,11 @@ async def send(session, sender, rcpts, message):
     """
     stream, client = session
     job = Mail(sender, rcpts, message)
-    await stream.run(client.mails(job))
+    try:
+        await stream.run(client.mails(job))
+    finally:
+        if hasattr(message, "close"):
+            message.close()  # a file that is attached
     return {to: r for to, r in zip(job.rcpts, job.replies) if r[0] >= 300}
 
 

@@ -39,7 +39,7 @@ _WHAT_TO_DO = {
     "tls memory": "not enough memory for TLS now",
     "tls": "check smarthost.security and smarthost.port",
     "auth-missing": "check smarthost.port; without smarthost.username no AUTH is tried",
-    "auth": "check smarthost.username and smarthost.password",
+    "auth": "check smarthost.username and smarthost.password, or the account of smarthost.oauth",
     "oauth": "until then nothing is sent there",
     "lost": "it is tried again",
 }
@@ -62,6 +62,7 @@ class SmartHost:
         self.sender = sender
         self.per_session = per_session
         self.oauth = oauth
+        self.limit = 0  # octets that it said it takes, 0: not known
         self.paused = 0  # seconds of uptime until which it wants no mail
         self.rates = []
         if per_minute or per_day:
@@ -144,7 +145,7 @@ class Relay:
         self.over.clear()
         if self.queue.dead or self.queue.damaged or self.queue.gone():
             self.died()
-        while True:
+        while not self.ending:
             now = self.queue.uptime()
             if self.report is not None and self.report <= now:
                 from .bounce import report
@@ -241,9 +242,8 @@ class Relay:
                 self.told = None
                 return session
             except (SessionError, ValueError) as e:
-                if tries and getattr(e, "reason", "") == "auth":
-                    host.oauth.refused()  # a token may end before its time
-                    continue
+                if tries and getattr(e, "reason", "") == "auth" and host.oauth.refused():
+                    continue  # a token may end before its time
                 self.trouble(host, e)
             except MemoryError:
                 self.trouble(host, SessionError("tls memory", "out of memory"))
@@ -259,6 +259,7 @@ class Relay:
         self.suspect, self.broken = self.broken, None
         stream, client = session
         self.ext = client.ext
+        host.limit = client.limit()
         client.window = self.window
         self.busy = True
         try:

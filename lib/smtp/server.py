@@ -4,9 +4,12 @@ The protocol is here; the policy is a backend, any object with
 
     open(envelope)              called at DATA: gives a sink, or raises SMTPError (452 when there is no room)
     mail(envelope), rcpt(envelope, address)     optional: raise SMTPError to refuse; rcpt may return another address
+    limit()                     optional: the most octets that a mail may have now, for SIZE
 
 A sink has `write(piece)` (bytes-like, valid only during the call), `commit()`, which returns a text for the 250 once
-the mail is safe, and `abort()`. Everything a session needs to say no is an SMTPError.
+the mail is safe, and `abort()`. Everything a session needs to say no is an SMTPError. What takes time, open(), write()
+and commit() may return as an awaitable: the session waits for it, and reads nothing meanwhile (a piece is valid so
+long).
 
 May use: stream, listen, reply, address, path, network, and auth where there are users.
 """
@@ -26,6 +29,24 @@ from .stream import CHUNK, DATA, LINE, PAUSE, SEND, SLEEP, TLS, Stream, Wire, sl
 # A wire reads mail where there is a server: a client never loads that.
 Wire.data = data
 Wire.chunk = chunk
+
+
+async def hold(self):
+    """Waits for what the session asked for, an awaitable, and gives the session its value or its exception. Neither
+    reads meanwhile nor counts the time against the peer."""
+    self.due = None
+    try:
+        try:
+            value = await self.request
+        except Exception as e:
+            self.request = self.session.throw(e)
+        else:
+            self.request = self.send(value)
+    except StopIteration:
+        self.request = SEND  # what it said last goes out, then advance() sees the end
+
+
+Stream.hold = hold
 
 _MAX_RCPTS = const(100)  # RFC 5321 4.5.3.1.8: at least 100; the queue keeps a bit for each
 _MAX_ERRORS = const(10)
@@ -87,7 +108,6 @@ class Listener:
         self.tls = tls
         self.context = context
         self.auth_in_clear = auth_in_clear
-        self.max_size = max_size
         self.log = log or (lambda text: None)
         self.bare = "fix"  # a CR or LF alone in a mail is mended; "refuse" refuses the mail
         self.greet_delay = 0  # ms in which nobody may talk before the greeting
@@ -98,10 +118,16 @@ class Listener:
         self.last = (None, False)
         self.rcpt_hook = getattr(backend, "rcpt", None)
         self.mail_hook = getattr(backend, "mail", None)
+        self.limit = getattr(backend, "limit", None)
         self.greeting = b"220 %s ESMTP\r\n" % domain.encode()
         self.names = None
+        self.resize(max_size)
+
+    def resize(self, size):
+        """From here on a mail may have `size` octets, and EHLO says so."""
+        self.max_size = size
         self.hello = b"250-%s\r\n250-PIPELINING\r\n250-SIZE %d\r\n250-8BITMIME\r\n250-CHUNKING\r\n" % (
-            domain.encode(), max_size)
+            self.domain.encode(), size)
 
     def mechanisms(self):
         """The names of the AUTH mechanisms. A listener without users never loads the module."""
@@ -231,6 +257,11 @@ class Session:
         self.forget()
         self.helo = name
         self.esmtp = esmtp
+        on = self.on
+        if on.limit:
+            size = on.limit()
+            if size != on.max_size:
+                on.resize(size)
 
     def helo_(self, arg):
         self.hello_(arg, False)
@@ -318,14 +349,14 @@ class Session:
         self.io.out += b"250 2.1.5 ok\r\n"
 
     def begin(self):
-        """Opens the sink for the mail of this transaction."""
+        """Opens the sink for the mail of this transaction. Returns what opened() is to wait for, or None."""
         mail = self.mail
         if not mail:
             raise SMTPError(503, "5.5.1", "say MAIL first")
         if not mail.rcpts:
             raise SMTPError(554, "5.5.1", "no valid recipients")
         try:
-            self.sink = self.on.backend.open(mail)
+            sink = self.on.backend.open(mail)
         except (SMTPError, OSError) as e:
             self.mail = None  # the next BDAT must not begin in the middle
             raise self.failed(e)
@@ -335,17 +366,30 @@ class Session:
         self.hops = 0
         self.io.bare = self.io.cr = False
         self.until = ticks_add(ticks_ms(), self.on.mail_timeout)
+        if not hasattr(sink, "commit"):
+            return sink
+        self.sink = sink
+
+    def opened(self, late):
+        """Generator: waits for the sink."""
+        try:
+            self.sink = yield late
+        except (SMTPError, OSError) as e:
+            self.mail = None
+            raise self.failed(e)
+        self.until = ticks_add(ticks_ms(), self.on.mail_timeout)
 
     def data(self, arg):
         if arg:
             raise SMTPError(501, "5.5.4", "DATA takes no argument")
         if self.sink:
             raise SMTPError(503, "5.5.1", "BDAT goes on with BDAT")
-        self.begin()
-        return self.receive()
+        return self.receive(self.begin())
 
-    def receive(self):
+    def receive(self, late):
         io = self.io
+        if late is not None:
+            yield from self.opened(late)
         io.out += _GO
         io.bol = True
         while True:
@@ -353,8 +397,12 @@ class Session:
             piece = yield DATA
             if piece is False:
                 break
-            self.take(piece)
-        self.end()
+            wait = self.take(piece)
+            if wait is not None:
+                yield from self.taken(wait)
+        wait = self.end()
+        if wait is not None:
+            yield from self.ended(wait)
 
     def hurry(self):
         """The time that is left for this mail, however slowly it trickles, bounds the wait for its next piece."""
@@ -377,7 +425,9 @@ class Session:
         wrong = None
         if not self.sink:
             try:
-                self.begin()
+                late = self.begin()
+                if late is not None:
+                    yield from self.opened(late)
             except SMTPError as e:
                 wrong = e
                 self.until = ticks_add(ticks_ms(), self.on.mail_timeout)
@@ -386,7 +436,9 @@ class Session:
             self.hurry()
             piece = yield CHUNK
             if not wrong:
-                self.take(piece)
+                wait = self.take(piece)
+                if wait is not None:
+                    yield from self.taken(wait)
         io.timeout = self.on.timeout
         if last and io.cr:
             io.bare = True
@@ -395,12 +447,15 @@ class Session:
                 self.forget()
             raise wrong
         if last or self.wrong:
-            self.end()
+            wait = self.end()
+            if wait is not None:
+                yield from self.ended(wait)
         else:
             io.out += line(250, "2.0.0", "%d octets" % size)
 
     def take(self, piece):
-        """A piece of mail into the sink, unless something was wrong with what came before."""
+        """A piece of mail into the sink, unless something was wrong with what came before. Returns what is to be
+        waited for, or None."""
         if self.wrong:
             return
         self.size += len(piece)
@@ -419,10 +474,18 @@ class Session:
                 self.wrong = SMTPError(554, "5.4.6", "%d hops: the mail goes round in a circle" % self.hops)
         if not self.wrong:
             try:
-                self.sink.write(piece)
+                return self.sink.write(piece)
             except (SMTPError, OSError) as e:
                 self.wrong = self.failed(e)
-        if self.wrong:
+        self.sink.abort()
+
+    def taken(self, wait):
+        """Generator: waits until the sink has taken a piece."""
+        try:
+            if not isinstance(wait, int):  # what write() of a file returns
+                yield wait
+        except (SMTPError, OSError) as e:
+            self.wrong = self.failed(e)
             self.sink.abort()
 
     def failed(self, e):
@@ -433,7 +496,7 @@ class Session:
         return SMTPError(451, "4.3.0", "the mail could not be stored")
 
     def end(self):
-        """All of a mail has arrived: commits it and answers."""
+        """All of a mail has arrived: commits it and answers. Returns what is to be waited for before that, or None."""
         io = self.io
         io.timeout = self.on.timeout
         if self.io.bare and self.on.bare == "refuse" and not self.wrong:
@@ -446,10 +509,25 @@ class Session:
         except (SMTPError, OSError) as e:
             self.forget()
             raise self.failed(e)
+        if text is not None and not isinstance(text, str):
+            return text
+        self.safe(text)
+
+    def ended(self, wait):
+        """Generator: waits until the mail is safe."""
+        try:
+            text = yield wait
+        except (SMTPError, OSError) as e:
+            self.forget()
+            raise self.failed(e)
+        self.safe(text)
+
+    def safe(self, text):
+        """The mail is safe, and the sender hears that."""
         self.sink = self.mail = None
         self.commands = 0
         text = text.encode() if text else b"ok"
-        io.out += line(250, "2.0.0", str(text, "utf-8")) if text.strip(PLAIN) else b"250 2.0.0 %s\r\n" % text
+        self.io.out += line(250, "2.0.0", str(text, "utf-8")) if text.strip(PLAIN) else b"250 2.0.0 %s\r\n" % text
 
     def rset(self, arg):
         self.forget()

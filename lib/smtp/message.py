@@ -255,10 +255,10 @@ def text_part(text):
     for line in _lines(text):
         size += len(line)
         if _unquotable(line) or len(line) > _WIDTH:
-            bad = len([c for c in line if c > 126 or c < 32 and c != 9])
+            bad = sum(c > 126 or c < 32 and c != 9 for c in line)
             plain = plain and not bad and len(line) <= _WIDTH
             odd += bad + line.count(b"=")
-    charset = "us-ascii" if plain or not [c for c in text if ord(c) > 127] else "utf-8"
+    charset = "us-ascii" if plain or max(text) < "\x80" else "utf-8"
     way = "7bit" if plain else "base64" if odd * 4 > size else "quoted-printable"
     yield b"Content-Type: text/plain; charset=" + charset.encode() + b"\r\n"
     yield b"Content-Transfer-Encoding: " + way.encode() + b"\r\n\r\n"
@@ -321,4 +321,4 @@ def _pieces(sender, to, fields, text):
         yield b"To: undisclosed-recipients:;\r\n"
     yield from fields
     yield b"Auto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n"
-    yield from text_part(text)
+    yield from text_part(text) if isinstance(text, str) else text

@@ -20,7 +20,7 @@ ROOT = TESTS.parent
 PORTABLE = TESTS / "portable"
 TIME_OUT = 120  # seconds for one test on MicroPython
 
-for directory in (PORTABLE, ROOT / "firmware", ROOT / "lib"):
+for directory in (TESTS / "sim", PORTABLE, ROOT / "firmware", ROOT / "lib"):
     sys.path.insert(0, str(directory))
 
 

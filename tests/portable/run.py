@@ -55,7 +55,7 @@ def run(function):
 def main(path, only=None):
     here = directory(__file__)
     root = here + "/../.."
-    for place in (root + "/firmware", root + "/lib", here, directory(path)):
+    for place in (root + "/tests/sim", root + "/firmware", root + "/lib", here, directory(path)):
         sys.path.insert(0, place)
     module = __import__(path[path.rfind("/") + 1 :].rsplit(".", 1)[0])
     names = [only] if only else sorted(n for n in dir(module) if n.startswith("test_"))

@@ -1,7 +1,7 @@
 # The front door. Needs Python 3.11 or later with pip, and make; everything else goes into .venv.
 #   make demo    an alert and a printer's mail survive a power cut and reach the inbox
 #   make test    all tests, on CPython and on MicroPython
-#   make fuzz    random input for both sessions, FUZZ inputs (a million)
+#   make fuzz    random input for sessions and replies of name servers, FUZZ of each (a million)
 #   make bench   measurements, as ratios to a peer measured in the same run
 #   make lint    ruff
 #   make clean   removes .venv and what was built
@@ -40,6 +40,8 @@ test: $(STAMP)
 fuzz: $(STAMP)
 	@echo "make: $(FUZZ) random inputs for the sessions of server and client"
 	@$(BIN)/python tests/host/test_fuzz.py $(FUZZ)
+	@echo "make: $(FUZZ) random replies of name servers"
+	@$(BIN)/python tests/host/test_dns_properties.py $(FUZZ)
 
 bench: $(STAMP)
 	@echo "make: measuring; ratios to a peer in the same run"

@@ -14,6 +14,7 @@ import sys
 import clock
 from smtp.listen import server_context
 from smtp.message import compose, parse_mailbox
+from smtp.network import parse_ip
 from smtp.queue import Queue, QueueFull
 from smtp.relay import Relay, SmartHost
 from smtp.reply import SMTPError
@@ -24,52 +25,115 @@ PRIORITY = {"urgent": 0, "normal": 1, "low": 2}
 
 queue = None
 time = None
+rules = []  # a sensors.Rule for each [[sensor]]
+file = None  # the logfile.Log, where [log] is configured
 _mail = {}
+_storms = None
 
 
 class Unusable(Exception):
     """The gateway cannot start; the text says why and what to do."""
 
 
-def log(area, text):
-    """One line of the log. Line ends and control characters in it become "?", so that no peer can forge a line."""
+def log(area, text, urgent=False):
+    """One line of the log. Line ends and control characters in it become "?", so that no peer can forge a line.
+    urgent: it is written to flash at once, where there is a log."""
     now = time.now() if time else None
     if now is None:
         stamp = "+%d" % (time.uptime() if time else 0)
     else:
         now += time.offset(now)
         stamp = "%02d:%02d:%02d" % (now // 3600 % 24, now // 60 % 60, now % 60)
-    text = "".join([c if c >= " " and c != "\x7f" else "?" for c in text])
+    text = "%s %s: %s" % (stamp, area, "".join([c if c >= " " and c != "\x7f" else "?" for c in text]))
     try:
-        print("%s %s: %s" % (stamp, area, text))
+        print(text)
     except OSError:
         pass  # nobody listens any more: mail goes on
+    if file:
+        file.add(text, now, urgent)
 
 
-def alert(subject, text="", to=None, priority="normal"):
+def alert(subject, text="", to=None, priority="normal", rule=None, html=None, cc=(), bcc=(), reply_to=(),
+          attachments=(), inline=()):
     """Queues an alert; returns its identity (str) when it is committed in flash and will survive a power cut.
 
-    to: list of addresses, the configuration's [mail] to by default; priority: "urgent", "normal" or "low". Raises
-    smtp.queue.QueueFull when there is no room, ValueError for an address that is none.
+    to, cc, bcc: lists of addresses, to is the configuration's [mail] to by default; priority: "urgent", "normal" or
+    "low"; rule: a name (str): alerts of one rule that follow one another within [mail] fold become one mail with their
+    number, and the attachments of the last. html, reply_to, attachments, inline, and a text that is no str: see
+    smtp.mime.compose; a file is named as open() takes it. Nothing else runs while an attachment is read.
+    Raises smtp.queue.QueueFull when there is no room, ValueError for an address that is none, OSError for a file that
+    cannot be read, and whatever an attachment raises: then nothing is queued.
     """
+    global _storms
     now = time.now()
-    rcpts = to or _mail["to"]
+    sender = _mail["from"]
+    if to is None:
+        to = _mail["to"]
+    elif isinstance(to, str):
+        to = [to]
+    mime = None
+    extra = ()
+    if html or cc or bcc or reply_to or attachments or inline or not isinstance(text, str):
+        from smtp import mime
+
+        rcpts = mime.recipients(to, cc, bcc)
+    else:
+        rcpts = [parse_mailbox(a)[1] for a in to]
+        if priority != "normal":
+            from smtp.urgency import fields
+
+            extra = fields(priority)
+    if not rcpts:
+        raise ValueError("this alert is for nobody: give it a `to`, or set [mail] to")
     meta = {
-        "f": parse_mailbox(_mail["from"])[1],
-        "r": [parse_mailbox(a)[1] for a in rcpts],
+        "f": parse_mailbox(sender)[1],
+        "r": rcpts,
         "t": now or 0,
         "u": time.uptime(),
     }
-    pieces = compose(_mail["from"], rcpts, subject, text, now, time.offset(now or 0))
-    ident = queue.add(meta, pieces, PRIORITY[priority])
-    log("alert", "%s queued: %s" % (ident, subject))
+
+    def mail(subject, whole):
+        """whole: the text, with what a fold adds to it."""
+        offset = time.offset(now or 0)
+        if not mime:
+            return compose(sender, to, subject, whole, now, offset, None, extra)
+        shown = html
+        if html and whole is not text:
+            shown = html + "<p>" + whole[len(text) :]
+        return mime.compose(sender, to, subject, whole if text or not html else "", shown, cc, reply_to, attachments,
+                            inline, priority, now, offset)
+
+    window = _mail.get("fold", 600)
+    if rule and window and isinstance(text, str) and (not html or isinstance(html, str)):
+        if _storms is None:
+            from smtp.fold import Storms
+
+            _storms = Storms(queue, int(window), time.offset)
+        ident, count = _storms.add(rule, meta, subject, text, mail, PRIORITY[priority])
+    else:
+        ident, count = queue.add(meta, mail(subject, text), PRIORITY[priority], True), 1
+    log("alert", "%s queued%s: %s" % (ident, ", %d alerts in one mail" % count if count > 1 else "", subject))
     return ident
 
 
 class Intake:
-    """What the listeners do with mail: into the queue (see smtp.server for the protocol)."""
+    """What the listeners do with mail (see smtp.server for the protocol): into the queue, and what has no room there
+    through `relay` to the smart host while it arrives, unless that is None."""
 
     devices = None
+    relay = None
+
+    def __init__(self, most):
+        self.most = most  # octets that a mail may have
+        room = min(queue.max_bytes, queue.free() + queue.used - queue.reserve)
+        self.room = room - room // 128 - queue.block  # and that a mail may have in an empty spool
+        self.large = []  # peers that sent more without saying so first
+
+    def limit(self):
+        if not self.relay:
+            return min(self.most, self.room)
+        limits = [host.limit for host in self.relay.hosts]
+        return min(self.most, 0 not in limits and max(limits) or self.most)
 
     def rcpt(self, envelope, address):
         # RFC 5321 4.5.1: mail for postmaster reaches a person.
@@ -97,8 +161,29 @@ class Intake:
         device = self.devices.find(envelope) if self.devices else {}
         if device.get("sender"):
             meta["q"] = device["sender"]
+        priority = PRIORITY[device.get("priority", "normal")]
+        if self.relay and not envelope.size and envelope.peer in self.large:
+            return self.through(envelope, meta, priority)
         try:
-            return Sink(envelope, queue.new(meta, PRIORITY[device.get("priority", "normal")], envelope.size))
+            return Sink(self, envelope, meta, queue.new(meta, priority, envelope.size))
+        except QueueFull as e:
+            if self.relay:
+                return self.through(envelope, meta, priority, e)
+            raise full(e)
+
+    async def through(self, envelope, meta, priority, why=None):
+        """A sink that passes the mail on. why: the QueueFull that kept it out of the queue, or None."""
+        from smtp.cut import through
+
+        try:
+            return await through(self.relay, envelope, meta)
+        except SMTPError as e:
+            if e.code >= 500 or envelope.size > self.room:
+                raise
+        try:
+            if why:
+                raise why
+            return Sink(self, envelope, meta, queue.new(meta, priority))
         except QueueFull as e:
             raise full(e)
 
@@ -111,16 +196,31 @@ def full(e):
 class Sink:
     """A mail on its way into the queue."""
 
-    def __init__(self, envelope, writer):
+    def __init__(self, intake, envelope, meta, writer):
+        self.intake = intake
         self.envelope = envelope
+        self.meta = meta
         self.writer = writer
-        self.abort = writer.abort
 
     def write(self, piece):
         try:
-            self.writer.write(piece)
+            return self.writer.write(piece)
         except QueueFull as e:
+            if self.intake.relay:
+                return self.switch(piece)
             raise full(e)
+
+    async def switch(self, piece):
+        from smtp.cut import switch
+
+        intake = self.intake
+        peer = self.envelope.peer
+        if peer not in intake.large:
+            intake.large = intake.large[-7:] + [peer]
+        self.writer = await switch(intake.relay, self.envelope, self.meta, self.writer, piece)
+
+    def abort(self):
+        self.writer.abort()
 
     def commit(self):
         try:
@@ -128,6 +228,8 @@ class Sink:
         except QueueFull as e:
             self.abort()
             raise full(e)
+        if not isinstance(ident, str):  # not the queue's: it passes through
+            return ident
         e = self.envelope
         log("server", "%s queued: from <%s> at %s to %s, %d octets" % (
             ident, e.sender, e.peer, ", ".join(e.rcpts), self.writer.size))
@@ -144,6 +246,8 @@ async def supervise(name, work):
         except Exception as e:
             log(name, "failed, starts again in %d s:" % delay)
             sys.print_exception(e)
+            if file:
+                file.error(e)
         if time.uptime() - started > 600:
             delay = 1
         await asyncio.sleep(delay)
@@ -161,10 +265,20 @@ def read_config(path="/config.json"):
 
 
 async def main(board):
-    global queue, time
+    global queue, time, file
     config = read_config()
     me = config["board"]
-    time = clock.Clock(me["tz"])
+    time = clock.Clock(me["tz"], not (board.BARE and me.get("ntp")))
+    work = []
+    if board.BARE or config.get("log"):
+        import crash
+
+        crash.learn(config)
+    if config.get("log"):
+        import logfile
+
+        file = logfile.Log("/log.txt", config["log"]["max_bytes"], config["queue"].get("reserve", 32768), time.uptime)
+        work.append(("log", file.run))
     domain = me["domain"]
     if not domain:  # RFC 5321 4.1.3
         domain = board.address()
@@ -172,7 +286,14 @@ async def main(board):
     _mail.update(config["mail"])
     _mail["domain"] = domain
     q = config["queue"]
-    queue = Queue("/spool", q["max_bytes"], uptime=time.uptime)
+    queue = Queue("/spool", q["max_bytes"], q.get("max_count", 1000), q.get("reserve", 32768), time.uptime,
+                  q.get("displace", "dead"))
+    queue.log = lambda text: log("queue", text)
+    accounts = ()
+    if [h for h in config["smarthost"] if "oauth" in h]:
+        from accounts import sign_in
+
+        accounts = sign_in(config["smarthost"], time, log)
     hosts = [SmartHost(**h) for h in config["smarthost"]]
     relay = Relay(queue, hosts, domain, time, _mail.get("from", ""), lambda text: log("relay", text))
     for name in ("retry", "retry_max", "pause", "pause_max", "delay_notice", "expire", "gather"):
@@ -180,16 +301,26 @@ async def main(board):
             setattr(relay, name, max(1, int(q[name])))  # the queue counts in whole seconds
     relay.bounce = q.get("bounce", True)
     relay.admin = _mail.get("admin") or ""
+    if [h for h in hosts if h.oauth or not parse_ip(h.host)] or board.BARE and me.get("ntp"):
+        from smtp.dns import Resolver
+
+        relay.resolve = Resolver(me.get("dns") or board.nameservers, time.uptime, board.hosts).resolve
     slots = board.TLS_SLOTS and Slots(board.TLS_SLOTS)
     relay.slots = slots
     # One device that runs wild leaves room for the others.
     server = Server(board.MAX_SESSIONS, board.BUFFER, board.MAX_SESSIONS - max(2, board.MAX_SESSIONS // 4))
-    intake = Intake()
+    intake = Intake(q["max_message"])
+    if q.get("cut_through", True):
+        intake.relay = relay
     if config.get("device"):
         from devices import Devices
 
         intake.devices = Devices(config["device"], time.uptime)
-    work = [("relay", relay.run)]
+    work.append(("relay", relay.run))
+    listeners = []
+    for tokens in accounts:
+        tokens.slots = slots
+        work.append(("oauth", lambda tokens=tokens: tokens.keep(relay.resolve)))
     for item in config["listener"]:
         context = None
         if item["tls"] != "none":
@@ -197,6 +328,7 @@ async def main(board):
         listener = Listener(
             domain, intake, item["allow"], item["users"], item["tls"], context, item["auth_in_clear"],
             q["max_message"], lambda text: log("server", text))
+        listeners.append(listener)
         listener.dsn = True
         listener.greet_delay = int(item.get("greeting_delay", 0) * 1000)
         listener.bare = item.get("bare_newline", "fix")
@@ -210,10 +342,21 @@ async def main(board):
             raise Unusable("cannot listen on %s (error %s): stop the program that uses this port, or set another "
                            "listener.port" % (where, e.args[0]))
         log("server", "listening on " + where)
-    for rule in config["sensor"]:
+    if config["sensor"]:
         import sensors
 
-        work.append(("sensor " + rule["name"], sensors.Rule(rule, board, alert, log).run))
+        told = sensors.Told("/rules.json", log)
+        rules[:] = [sensors.Rule(rule, board, alert, log, time.uptime, told) for rule in config["sensor"]]
+        work += [("sensor " + rule.name, rule.run) for rule in rules]
+    if _mail.get("heartbeat"):
+        import heartbeat
+
+        work.append(("heartbeat", lambda: heartbeat.run(
+            _mail["heartbeat"], me["name"], rules, queue, time.uptime, alert, log)))
+    if board.BARE:
+        import organs
+
+        work += organs.work(board, config, relay, server, listeners)
     count = len(queue), queue.dead + queue.kept, queue.damaged + queue.junk
     if sum(count):
         log("queue", "%d mails wait, %d dead letters, %d damaged" % count)
@@ -230,6 +373,10 @@ async def main(board):
             await task
         except asyncio.CancelledError:
             pass
+    if board.BARE:
+        organs.stop(config)
+    if file:
+        file.flush()
 
 
 def run(board):

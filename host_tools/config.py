@@ -23,7 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization as ser
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
-from . import build, timezone
+from . import build, sensors, timezone
 from .errors import UserError
 
 # A board holds its CAs in RAM while it connects: a whole trust store does not fit.
@@ -40,6 +40,7 @@ EXAMPLES = {
     "board.name": 'name = "cold-store"',
     "board.domain": 'domain = "cold-store.example.com"',
     "board.timezone": 'timezone = "Europe/Berlin"',
+    "board.dns": 'dns = ["192.168.1.1"]',
     "smarthost": '[smarthost] and below it host = "smtp.example.com"',
     "smarthost.host": 'host = "smtp.example.com"',
     "smarthost.port": "port = 587",
@@ -48,6 +49,18 @@ EXAMPLES = {
     "smarthost.ca": 'ca = "ca.pem"',
     "smarthost.username": 'username = "gateway"',
     "smarthost.password": 'password = { env = "SMTP_PASSWORD" }',
+    "smarthost.auth": 'auth = "oauth2" and a table [smarthost.oauth]',
+    "smarthost.oauth": '[smarthost.oauth] and below it provider = "m365" and client_id = "..."',
+    "smarthost.oauth.provider": 'provider = "m365"',
+    "smarthost.oauth.tenant": 'tenant = "example.onmicrosoft.com"',
+    "smarthost.oauth.token_url": 'token_url = "https://login.example.com/token"',
+    "smarthost.oauth.client_id": 'client_id = "11112222-bbbb-3333-cccc-4444dddd5555"',
+    "smarthost.oauth.client_secret": 'client_secret = { env = "OAUTH_SECRET" }',
+    "smarthost.oauth.scope": 'scope = "https://mail.example.com/send"',
+    "smarthost.oauth.refresh_token": 'refresh_token = { file = "refresh-token.txt" }',
+    "smarthost.oauth.grant": 'grant = "client_credentials"',
+    "smarthost.oauth.ca": 'ca = "ca.pem"',
+    "smarthost.oauth.mechanism": 'mechanism = "OAUTHBEARER"',
     "smarthost.sender": 'sender = "gateway@example.com"',
     "smarthost.per_minute": "per_minute = 30",
     "smarthost.per_day": "per_day = 500",
@@ -56,6 +69,8 @@ EXAMPLES = {
     "mail.from": 'from = "cold-store@example.com"',
     "mail.to": 'to = ["oncall@example.com"]',
     "mail.admin": 'admin = "admin@example.com"',
+    "mail.fold": 'fold = "10m"',
+    "mail.heartbeat": 'heartbeat = "1d"',
     "listener": '[[listener]] and below it port = 2525 and allow = ["192.168.1.0/24"]',
     "listener.address": 'address = "192.168.1.10"',
     "listener.port": "port = 2525",
@@ -69,7 +84,11 @@ EXAMPLES = {
     "listener.bare_newline": 'bare_newline = "refuse"',
     "queue": '[queue] and below it max_bytes = "512KB"',
     "queue.max_bytes": 'max_bytes = "512KB"',
+    "queue.max_count": "max_count = 1000",
+    "queue.reserve": 'reserve = "32KB"',
+    "queue.displace": 'displace = "oldest"',
     "queue.max_message": 'max_message = "10MB"',
+    "queue.cut_through": "cut_through = false",
     "queue.retry": 'retry = "1m"',
     "queue.retry_max": 'retry_max = "1h"',
     "queue.pause": 'pause = "5s"',
@@ -91,9 +110,51 @@ EXAMPLES = {
     "sensor.every": 'every = "30s"',
     "sensor.above": "above = -15.0",
     "sensor.below": "below = 5.0",
+    "sensor.is": 'is = "open"',
+    "sensor.on": 'on = "open"',
+    "sensor.off": 'off = "closed"',
     "sensor.hysteresis": "hysteresis = 0.5",
+    "sensor.for": 'for = "5m"',
+    "sensor.repeat": 'repeat = "1h"',
+    "sensor.recovery": "recovery = true",
+    "sensor.failures": "failures = 3",
+    "sensor.timeout": 'timeout = "10s"',
+    "sensor.unit": 'unit = "°C"',
+    "sensor.decimals": "decimals = 1",
+    "sensor.subject": 'subject = "{name}: {value} {unit}"',
+    "sensor.text": 'text = "{name} on {board} is {state} {limit}: {value} {unit}"',
+    "sensor.recovery_subject": 'recovery_subject = "{name} is fine again"',
+    "sensor.recovery_text": 'recovery_text = "It took {lasted}."',
+    "sensor.pin": "pin = 14",
+    "sensor.pull": 'pull = "up"',
+    "sensor.invert": "invert = true",
+    "sensor.debounce": 'debounce = "50ms"',
+    "sensor.edge": "edge = true",
+    "sensor.points": "points = [[0, 0.0], [65535, 10.0]]",
+    "sensor.factor": "factor = 0.00152",
+    "sensor.offset": "offset = -20.0",
+    "sensor.rom": 'rom = "28ff641e84160333"',
+    "sensor.reads": 'reads = "humidity"',
+    "sensor.function": 'function = "oil_level"',
     "sensor.to": 'to = ["oncall@example.com"]',
     "sensor.priority": 'priority = "urgent"',
+}
+
+# What the sign-in servers of providers want; the scope depends on the grant. Microsoft: "Authenticate an IMAP, POP or
+# SMTP connection using OAuth" (learn.microsoft.com, Exchange client developer). Google: "OAuth 2.0 Mechanism" (Gmail)
+# and "Using OAuth 2.0 to Access Google APIs" (developers.google.com); a refresh keeps the scope that was consented to.
+PROVIDERS = {
+    "m365": {
+        "token_url": "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
+        "refresh_token": "https://outlook.office.com/SMTP.Send offline_access",
+        "client_credentials": "https://outlook.office365.com/.default",
+        "mechanism": "XOAUTH2",
+    },
+    "gmail": {
+        "token_url": "https://oauth2.googleapis.com/token",
+        "refresh_token": "",
+        "mechanism": "XOAUTH2",
+    },
 }
 
 
@@ -166,6 +227,29 @@ def _count(value):
     return value
 
 
+def _most(value):
+    if _count(value) == 0:
+        raise ValueError("0 would be a queue that takes no mail")
+    return value
+
+
+def _reserve(value):
+    value = size(value)
+    if value < 8192:
+        raise ValueError("is less than 8KB, two blocks of flash, without which no mail can be put aside")
+    return value
+
+
+def _window(value):
+    """As duration(), or 0; the board counts in whole seconds."""
+    if value == 0 and not isinstance(value, bool) or value == "0s":
+        return 0
+    seconds = duration(value)
+    if seconds < 1:
+        raise ValueError(f"{_show(value)} is less than 1s; 0 switches it off")
+    return seconds
+
+
 def _number(value):
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{_show(value)} is not a number (without quotes)")
@@ -214,6 +298,20 @@ def duration(value):
     return round(seconds, 3)
 
 
+def _every(value):
+    seconds = duration(value)
+    if seconds > 86400:
+        raise ValueError(f"{_show(value)} is more than a day")
+    return seconds
+
+
+def _debounce(value):
+    seconds = duration(value)
+    if seconds > 1:
+        raise ValueError(f"{_show(value)} is more than 1s; a condition that has to last is said by for = ...")
+    return seconds
+
+
 def is_domain(text):
     """Whether text is a host name of RFC 1123, with underscores, which local networks have."""
     return len(text) <= 253 and bool(re.fullmatch(rf"{_LABEL}(?:\.{_LABEL})*\.?", text))
@@ -252,6 +350,27 @@ def _ip(value):
         raise ValueError(
             f"{_show(value)} is not an IP address of this machine (0.0.0.0 is all of them)"
         ) from None
+
+
+def _name_servers(value):
+    """Pairs of IP address and port, from one or a list of "192.168.1.1", "192.168.1.1:5353" or "[fd00::1]:53"."""
+    servers, wrong = [], []
+    for item in value if isinstance(value, list) else [value]:
+        try:
+            host, _, port = item.rpartition(":")
+            if ":" in host and not host.endswith("]") or not host:
+                host, port = item, 53  # all of it is an address
+            ip = ipaddress.ip_address(host.strip("[]"))
+            if ip.is_unspecified or ip.is_multicast or not 1 <= int(port) <= 65535:
+                raise ValueError
+            servers.append([str(ip), int(port)])
+        except (AttributeError, ValueError):
+            wrong.append(f"{_show(item)} is not the IP address of a name server")
+    if not 1 <= len(servers) + len(wrong) <= 3:
+        wrong.append("takes one to three name servers; leave it out for those that the network names")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return servers
 
 
 def mailbox(value):
@@ -397,6 +516,29 @@ def _secret(value, info):
     return secret
 
 
+def _refresh_token(value, info):
+    secret = _secret(value, info).strip()
+    if not re.fullmatch(r"[!-~]+", secret):
+        raise ValueError("has something in it that no refresh token has, such as a space")
+    return secret
+
+
+def _token_url(value):
+    _text(value, "the address of a token server", 1000)
+    if value.startswith("http://"):
+        raise ValueError("begins with http://: secret and tokens could be read on the way; only https:// will do")
+    found = re.fullmatch(r"https://([^/?#:@]+)(?::(\d+))?(/[!-~]*)?", value)
+    if not found or not is_domain(found[1]) or "#" in value or not 1 <= int(found[2] or 1) <= 65535:
+        raise ValueError(f"{_show(value)} is not the https:// address of a token server")
+    return value
+
+
+def _tenant(value):
+    if not isinstance(value, str) or not is_domain(value):
+        raise ValueError(f"{_show(value)} is neither the ID nor a domain of a tenant")
+    return value
+
+
 def _b64(data):
     return binascii.b2a_base64(data, newline=False).decode()
 
@@ -470,6 +612,7 @@ class Board(_Table):
     name: _is(lambda v: _text(v, "a name", 64))
     domain: _is(_domain, "")
     timezone: _is(_zone, [0])
+    dns: _is(_name_servers, None)
 
 
 class SmartHost(_Table):
@@ -480,16 +623,33 @@ class SmartHost(_Table):
     ca: _is(_cas, [])
     username: _is(_user, "")
     password: _is(_secret, "")
+    auth: _is(_choice("password", "oauth2"), "password")
+    oauth: _is(lambda v: v, None)
     sender: _is(_mailbox_or_none, "")
     per_minute: _is(_count, None)
     per_day: _is(_count, None)
     per_session: _is(_count, None)
 
 
+class OAuth(_Table):
+    provider: _is(_choice(*PROVIDERS), None)
+    tenant: _is(_tenant, None)
+    token_url: _is(_token_url, None)
+    client_id: _is(lambda v: _text(v, "the client's ID"))
+    client_secret: _is(_secret, "")
+    scope: _is(lambda v: _text(v, "a scope", 1000), None)
+    refresh_token: _is(_refresh_token, "")
+    grant: _is(_choice("refresh_token", "client_credentials"), "refresh_token")
+    ca: _is(_cas, None)
+    mechanism: _is(_choice("XOAUTH2", "OAUTHBEARER"), None)
+
+
 class Mail(_Table):
     from_: _is(mailbox, "", "from")
     to: _is(_mailboxes, [])
     admin: _is(_mailbox_or_none, "")
+    fold: _is(_window, None)
+    heartbeat: _is(_window, None)
 
 
 class Listener(_Table):
@@ -507,7 +667,11 @@ class Listener(_Table):
 
 class Queue(_Table):
     max_bytes: _is(size, 512 << 10)
+    max_count: _is(_most, None)
+    reserve: _is(_reserve, None)
+    displace: _is(_choice("never", "dead", "oldest", "newest"), None)
     max_message: _is(size, 10 << 20)
+    cut_through: _is(_flag, None)
     retry: _is(duration, None)
     retry_max: _is(duration, None)
     pause: _is(duration, None)
@@ -528,12 +692,37 @@ class Device(_Table):
 
 class Sensor(_Table):
     name: _is(lambda v: _text(v, "a name", 64))
-    driver: _is(_choice("file"))
-    path: _is(lambda v: _text(v, "the name of a file", 1024), "")
-    every: _is(duration, 10.0)
+    driver: _is(_choice(*sensors.DRIVERS))
+    path: _is(lambda v: _text(v, "the name of a file", 1024), None)
+    every: _is(_every, 10.0)
+    timeout: _is(_every, None)
     above: _is(_number, None)
     below: _is(_number, None)
+    is_: _is(sensors.state, None, "is")
+    on: _is(sensors.word, None)
+    off: _is(sensors.word, None)
     hysteresis: _is(_not_negative, 0.0)
+    for_: _is(_window, None, "for")
+    repeat: _is(_window, None)
+    recovery: _is(_flag, None)
+    failures: _is(sensors.whole(0, 1000, "a number of readings (0 for never)"), None)
+    unit: _is(sensors.unit, None)
+    decimals: _is(sensors.whole(0, 6, "a number of digits"), None)
+    subject: _is(sensors.template(200, False), None)
+    text: _is(sensors.template(2000, True), None)
+    recovery_subject: _is(sensors.template(200, False), None)
+    recovery_text: _is(sensors.template(2000, True), None)
+    pin: _is(sensors.pin, None)
+    pull: _is(_choice("up", "down", "none"), None)
+    invert: _is(_flag, None)
+    debounce: _is(_debounce, None)
+    edge: _is(_flag, None)
+    points: _is(sensors.points, None)
+    factor: _is(_number, None)
+    offset: _is(_number, None)
+    rom: _is(sensors.rom, None)
+    reads: _is(_choice("temperature", "humidity"), None)
+    function: _is(lambda v: _text(v, "the name of a function", 64), None)
     to: _is(_mailboxes, [])
     priority: _is(_choice("urgent", "normal", "low"), "normal")
 
@@ -554,7 +743,7 @@ class _Checker:
         section = re.sub(r"\[\d+\]", "", key)
         if example is None:
             parts = section.split(".")[:2]
-            example = EXAMPLES.get(".".join(parts), EXAMPLES.get(parts[0]))
+            example = EXAMPLES.get(section) or EXAMPLES.get(".".join(parts), EXAMPLES.get(parts[0]))
         line = f"{key}: {text}"
         if example:
             line += f"; for example: {example}"
@@ -578,7 +767,7 @@ class _Checker:
         if error["type"] == "extra_forbidden":
             known = [f.alias or name for name, f in model.model_fields.items()]
             near = difflib.get_close_matches(loc[-1], known, 1, 0.6)
-            example = EXAMPLES.get(f"{re.sub(r'[^a-z]', '', key)}.{near[0]}") if near else ""
+            example = EXAMPLES.get(f"{re.sub(r'[^a-z.]', '', key)}.{near[0]}") if near else ""
             if near:
                 self.problem(path, f"is not a known key; did you mean {near[0]}?", example)
             else:
@@ -638,9 +827,10 @@ def load(path, env=None, previous=None):
         )  # fmt: skip
     if not lists["smarthost"]:
         check.problem("smarthost", "is missing: mail has nowhere to go")
-    for key, table, _ in lists["smarthost"]:
+    for key, table, model in lists["smarthost"]:
         if isinstance(table, dict):
             _check_smarthost(check, key, table)
+            _check_oauth(check, key, table, model)
     for key, table, model in lists["listener"]:
         if isinstance(table, dict):
             _check_listener(check, key, table, model)
@@ -649,7 +839,7 @@ def load(path, env=None, previous=None):
             check.problem(f"{key}.address", "is missing: say by address = ... or user = ... which device is meant")
     for key, table, _ in lists["sensor"]:
         if isinstance(table, dict):
-            _check_sensor(check, key, table)
+            sensors.check(check.problem, key, table, check.context["base"])
     _check_together(check, raw, lists)
     if queue and (queue.delay_notice or 14400) >= (queue.expire or 432000) and "delay_notice" in raw["queue"]:
         check.problem("queue.delay_notice", "is not less than queue.expire: a mail is given up before it is late")
@@ -663,8 +853,14 @@ def load(path, env=None, previous=None):
         "mail": {"from": mail.from_, "to": mail.to, "admin": mail.admin},
         "listener": [_listener(m, verifiers) for _, _, m in lists["listener"]],
         "queue": queue.model_dump(exclude_none=True),
-        "sensor": [_sensor(m, mail, check.context["base"]) for _, _, m in lists["sensor"]],
+        "sensor": [_sensor(m, mail, check.context["base"], board.name) for _, _, m in lists["sensor"]],
     }
+    if mail.fold is not None:
+        config["mail"]["fold"] = mail.fold
+    if mail.heartbeat:
+        config["mail"]["heartbeat"] = mail.heartbeat
+    if board.dns:
+        config["board"]["dns"] = board.dns
     if lists["device"]:
         config["device"] = [m.model_dump(exclude_defaults=True) for _, _, m in lists["device"]]
     return config, check.warnings
@@ -703,13 +899,69 @@ def _check_smarthost(check, key, raw):
                 )
     if "password" in raw and "username" not in raw:
         check.problem(f"{key}.username", "is missing: there is a password, but whose?")
-    if "username" in raw and "password" not in raw:
+    if "username" in raw and "password" not in raw and "oauth" not in raw and raw.get("auth") != "oauth2":
         check.problem(f"{key}.password", "is missing: there is a username without one")
     if isinstance(raw.get("password"), str):
         check.warnings.append(
             f"{key}.password stands in board.toml for everybody who reads that file to see; better:"
             f" {EXAMPLES['smarthost.password']}"
         )
+
+
+def _check_oauth(check, key, raw, model):
+    """Checks [smarthost.oauth] with the keys beside it; what it says goes into `model`."""
+    asked = raw.get("auth") == "oauth2"
+    if not asked and "oauth" in raw:
+        check.problem(f"{key}.auth", "is not the one that the table oauth is for", 'auth = "oauth2"')
+    if not asked:
+        return
+    if "password" in raw:
+        check.problem(f"{key}.password", 'has no use with auth = "oauth2", where tokens take its place', "")
+    elif "username" not in raw:
+        example = 'username = "gateway@example.com"'
+        check.problem(f"{key}.username", "is missing: whose mailbox do the tokens open?", example)
+    if raw.get("security") == "none":
+        check.problem(f"{key}.security", '"none" would show the tokens to everybody on the way')
+    if "oauth" not in raw:
+        check.problem(f"{key}.oauth", 'is missing: auth = "oauth2" needs to know where the tokens come from')
+        return
+    key += ".oauth"
+    table = raw["oauth"]
+    oauth = check.table(OAuth, table, key)
+    if not isinstance(table, dict):
+        return
+    name, grant = table.get("provider"), table.get("grant", "refresh_token")
+    provider = PROVIDERS.get(name) if isinstance(name, str) else None
+    if not name and "token_url" not in table:
+        check.problem(f"{key}.token_url", 'is missing; or say provider = "m365" or provider = "gmail"')
+    if name == "m365" and "token_url" not in table and "tenant" not in table:
+        check.problem(f"{key}.tenant", 'is missing: provider = "m365" needs the ID or a domain of your tenant')
+    if name != "m365" and "tenant" in table:
+        check.problem(f"{key}.tenant", 'has a use with provider = "m365" only', 'provider = "m365"')
+    if grant == "client_credentials":
+        if name == "gmail":
+            check.problem(f"{key}.grant", "is none that Google offers: sign in, and use a refresh token", "")
+        if "client_secret" not in table:
+            check.problem(f"{key}.client_secret", 'is missing: it is what grant = "client_credentials" signs in with')
+        if "refresh_token" in table:
+            check.problem(f"{key}.refresh_token", 'has no use with grant = "client_credentials"', "")
+    elif grant == "refresh_token" and "refresh_token" not in table:
+        check.problem(f"{key}.refresh_token", "is missing: you get it by signing in, see docs/providers.md")
+    if "ca" not in table and "ca" not in raw:
+        check.problem(f"{key}.ca", "is missing: the CA that signed the token server's certificate")
+    for secret in ("client_secret", "refresh_token"):
+        if isinstance(table.get(secret), str):
+            check.warnings.append(
+                f"{key}.{secret} stands in board.toml for everybody who reads that file to see; better:"
+                f" {EXAMPLES[f'smarthost.oauth.{secret}']}"
+            )
+    if oauth and model:
+        provider = provider or {"mechanism": "XOAUTH2"}
+        oauth.token_url = oauth.token_url or provider.get("token_url", "").replace("{tenant}", oauth.tenant or "")
+        oauth.scope = provider.get(grant, "") if oauth.scope is None else oauth.scope
+        oauth.mechanism = oauth.mechanism or provider["mechanism"]
+        oauth.provider = oauth.tenant = None
+        model.oauth = oauth
 
 
 def _check_listener(check, key, raw, model):
@@ -767,22 +1019,6 @@ def _is_pair(cert, key):
     return public == ser.load_der_private_key(base64.b64decode(key), None).public_key()
 
 
-def _check_sensor(check, key, raw):
-    if raw.get("driver", "file") == "file" and "path" not in raw:
-        check.problem(f"{key}.path", 'is missing: driver = "file" reads its values from a file')
-    if "above" not in raw and "below" not in raw:
-        check.problem(
-            f"{key}.above", "is missing: say above = ... or below = ... which value raises an alert"
-        )
-    above, below = raw.get("above"), raw.get("below")
-    if isinstance(above, (int, float)) and isinstance(below, (int, float)) and below >= above:
-        check.problem(
-            f"{key}.below",
-            f"{below} is not less than above = {above}: every value would raise an alert",
-            "below = 2.0 and above = 8.0",
-        )
-
-
 def _check_together(check, raw, lists):
     taken = {}
     for key, table, _ in lists["listener"]:
@@ -804,22 +1040,22 @@ def _check_together(check, raw, lists):
             if name in names:
                 check.problem(f"{key}.name", f"{name!r} is the name of {names[name]} already")
             names.setdefault(name, key)
-    if lists["sensor"]:
-        mail = raw.get("mail", {})
-        if isinstance(mail, dict):
-            if "from" not in mail:
-                check.problem("mail.from", "is missing: alerts of sensors need a sender")
-            if "to" not in mail and not all(
-                isinstance(t, dict) and "to" in t for _, t, _ in lists["sensor"]
-            ):
-                check.problem("mail.to", "is missing: who gets the alerts of the sensors?")
+    sensors.check_pins(check.problem, [(k, t) for k, t, _ in lists["sensor"] if isinstance(t, dict)])
+    mail = raw.get("mail", {})
+    if isinstance(mail, dict) and (lists["sensor"] or mail.get("heartbeat")):
+        if "from" not in mail:
+            check.problem("mail.from", "is missing: alerts of sensors and heartbeats need a sender")
+        if "to" not in mail and (mail.get("heartbeat") or not all(
+            isinstance(t, dict) and "to" in t for _, t, _ in lists["sensor"]
+        )):  # fmt: skip
+            check.problem("mail.to", "is missing: who gets the alerts of the sensors, and heartbeats?")
 
 
 # ---- what the board gets
 
 
 def _smarthost(model):
-    values = model.model_dump(exclude_none=True)
+    values = model.model_dump(exclude_none=True, exclude={"auth"})
     values["port"] = model.port or {"starttls": 587, "tls": 465, "none": 25}[model.security]
     return values
 
@@ -832,13 +1068,9 @@ def _listener(model, verifiers):
     return values
 
 
-def _sensor(model, mail, base):
-    values = model.model_dump(exclude={"above", "below"})
-    values["path"] = str(base / model.path)
+def _sensor(model, mail, base, board):
+    values = sensors.normalised(model.model_dump(by_alias=True, exclude_none=True), base, board)
     values["to"] = model.to or mail.to
-    for name in ("above", "below"):
-        if getattr(model, name) is not None:
-            values[name] = getattr(model, name)
     return values
 
 

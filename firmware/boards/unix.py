@@ -3,9 +3,10 @@
     micropython -X heapsize=256k FIRMWARE/boards/unix.py IMAGE CONFIG
 
 IMAGE is made when it is missing (EDGEPOST_FLASH_SIZE octets, 1 MiB by default); EDGEPOST_ADDRESS is this computer's
-address; CONFIG is copied to /config.json in it. The flash is mounted at / as on a board, the computer's own files at
-/host. The gateway stops, between two flash operations, when standard input ends. Exit status 2 and one line on
-standard error say why it could not start.
+address; EDGEPOST_SIM a directory with a simulated `machine` and its like, for tests (tests/sim). CONFIG is copied to
+/config.json in it. The flash is mounted at / as on a board, the computer's own files at /host. The gateway stops,
+between two flash operations, when standard input ends. Exit status 2 and one line on standard error say why it could
+not start.
 """
 
 import gc
@@ -23,6 +24,7 @@ OWN = 65536  # octets of heap for relay, sensors and the gaps between all that
 BACKLOG = 128
 BUFFER = 4096
 TLS_SLOTS = 16  # TLS sessions at a time
+BARE = False  # the computer looks after its network, clock and crashes
 
 
 class Flash:
@@ -107,6 +109,20 @@ def address():
     return os.getenv("EDGEPOST_ADDRESS") or "127.0.0.1"
 
 
+def nameservers():
+    """The name servers of this computer."""
+    import names
+
+    return names.nameservers("/host/etc/resolv.conf")
+
+
+def hosts(name):
+    """The addresses of a name in this computer's own table."""
+    import names
+
+    return names.hosts(name, "/host/etc/hosts")
+
+
 def path(name):
     """Where a file that the configuration names is found."""
     return "/host" + name
@@ -130,6 +146,8 @@ def main(argv):
     here = argv[0].rsplit("/", 2)[0]
     mount(argv[1], int(os.getenv("EDGEPOST_FLASH_SIZE") or 1048576))
     sys.path[:] = ["/host" + here, ".frozen"]
+    if os.getenv("EDGEPOST_SIM"):  # a test's simulated machine
+        sys.path.insert(0, "/host" + os.getenv("EDGEPOST_SIM"))
     try:
         install(argv[2])
     except OSError as e:

@@ -79,6 +79,15 @@ WRONG = [
     ("[queue]\nmax_bytes = true", "queue.max_bytes", "not a size"),
     ("[queue]\nmax_message = 10", "queue.max_message", "too small"),
     ("[queue]\nretry = 'soon'", "queue.retry", "not a time"),
+    ("[queue]\nmax_count = 0", "queue.max_count", "takes no mail"),
+    ("[queue]\nmax_count = '1000'", "queue.max_count", "whole number"),
+    ("[queue]\nmax_count = 1.5", "queue.max_count", "whole number"),
+    ("[queue]\nreserve = '4KB'", "queue.reserve", "less than 8KB"),
+    ("[queue]\ndisplace = 'all'", "queue.displace", 'none of "never", "dead", "oldest", "newest"'),
+    ("[queue]\ndisplace = true", "queue.displace", "true is none of"),
+    ("[mail]\nfold = 'now'", "mail.fold", "not a time"),
+    ("[mail]\nfold = '500ms'", "mail.fold", "0 switches it off"),
+    ("[mail]\nfold = false", "mail.fold", "not a time"),
     ("[[listener]]\nport = 0", "listener.port", "from 1 to 65535"),
     ("[[listener]]\nport = 70000", "listener.port", "from 1 to 65535"),
     ("[[listener]]\nport = '25'", "listener.port", "whole number"),
@@ -273,6 +282,147 @@ def test_a_file_that_is_no_toml_is_one_line(tmp_path, data, fault):
         config.load(tmp_path / "board.toml", {})
 
 
+OAUTH = """
+[board]
+name = "b"
+[smarthost]
+host = "smtp.example.com"
+ca = "ca.pem"
+username = "scanner@example.com"
+auth = "oauth2"
+[smarthost.oauth]
+client_id = "id"
+"""
+SIGNED_IN = "refresh_token = { env = 'TOKEN' }\n"
+M365 = OAUTH + "provider = 'm365'\ntenant = 'example.onmicrosoft.com'\n"
+
+WRONG_OAUTH = [
+    (OAUTH.replace('auth = "oauth2"\n', ""), "smarthost.auth", 'for example: auth = "oauth2"'),
+    (OAUTH.replace('"oauth2"', '"token"'), "smarthost.auth", 'none of "password", "oauth2"'),
+    (OAUTH.replace('[smarthost.oauth]\nclient_id = "id"', ""), "smarthost.oauth", "where the tokens come from"),
+    (OAUTH.replace('[smarthost.oauth]\nclient_id = "id"', "oauth = 5"), "smarthost.oauth", "not a table"),
+    (OAUTH.replace('username = "scanner@example.com"\n', ""), "smarthost.username", "whose mailbox"),
+    (OAUTH.replace("auth =", "password = 'x'\nauth ="), "smarthost.password", 'no use with auth = "oauth2"'),
+    (OAUTH.replace("ca =", "security = 'none'\n#"), "smarthost.security", "show the tokens"),
+    (OAUTH.replace("ca =", "verify = 'none'\n#"), "smarthost.oauth.ca", "token server's certificate"),
+    (OAUTH.replace("client_id", "cleint_id"), "smarthost.oauth.cleint_id", "client_id?; for example: client_id"),
+    (OAUTH.replace("client_id", "scope"), "smarthost.oauth.client_id", "is missing; for example: client_id = "),
+    (OAUTH + SIGNED_IN, "smarthost.oauth.token_url", 'provider = "m365" or provider = "gmail"'),
+    (OAUTH + "provider = 'yahoo'", "smarthost.oauth.provider", 'none of "m365", "gmail"'),
+    (OAUTH + "provider = ['m365']", "smarthost.oauth.provider", 'none of "m365", "gmail"'),
+    (OAUTH + "provider = 'm365'", "smarthost.oauth.tenant", "the ID or a domain of your tenant"),
+    (OAUTH + "provider = 'm365'\ntenant = 'a/b'", "smarthost.oauth.tenant", "neither the ID nor a domain"),
+    (OAUTH + "provider = 'gmail'\ntenant = 'a'", "smarthost.oauth.tenant", 'provider = "m365" only'),
+    (OAUTH + "token_url = 'http://a.example/'", "smarthost.oauth.token_url", "could be read on the way"),
+    (OAUTH + "token_url = 'a.example/token'", "smarthost.oauth.token_url", "not the https:// address"),
+    (OAUTH + "token_url = 'https://a.example:99999/'", "smarthost.oauth.token_url", "not the https:// address"),
+    (OAUTH + "token_url = 'https://u:p@a.example/'", "smarthost.oauth.token_url", "not the https:// address"),
+    (OAUTH + "token_url = 'https://a.example/x y'", "smarthost.oauth.token_url", "not the https:// address"),
+    (OAUTH + "token_url = 'https://a.example/x#y'", "smarthost.oauth.token_url", "not the https:// address"),
+    (M365, "smarthost.oauth.refresh_token", "by signing in"),
+    (M365 + "refresh_token = 'two words'", "smarthost.oauth.refresh_token", "that no refresh token has"),
+    (M365 + "refresh_token = { env = 'NOPE' }", "smarthost.oauth.refresh_token", "NOPE is not set"),
+    (M365 + "client_secret = { env = 'NOPE' }", "smarthost.oauth.client_secret", "NOPE is not set"),
+    (M365 + "grant = 'password'", "smarthost.oauth.grant", 'none of "refresh_token", "client_credentials"'),
+    (M365 + "grant = 'client_credentials'", "smarthost.oauth.client_secret", "is missing"),
+    (M365 + SIGNED_IN + "grant = 'client_credentials'", "smarthost.oauth.refresh_token", "no use"),
+    (OAUTH + "provider = 'gmail'\ngrant = 'client_credentials'", "smarthost.oauth.grant", "none that Google offers"),
+    (M365 + "mechanism = 'PLAIN'", "smarthost.oauth.mechanism", 'none of "XOAUTH2", "OAUTHBEARER"'),
+    (M365 + "ca = 'missing.pem'", "smarthost.oauth.ca", "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "fault"), WRONG_OAUTH, ids=[f"{w[1]}: {w[2]}" for w in WRONG_OAUTH])
+def test_tokens_that_cannot_come_are_told_before_anything_starts(load, text, key, fault):
+    lines = problems(load, text, TOKEN="x")
+    assert [p for p in lines if p.startswith(f"{key}: ") and fault in p], lines
+
+
+def test_of_several_smart_hosts_the_one_with_the_wrong_table_is_named(load):
+    second = "[[smarthost]]" + M365.split("[smarthost]")[1]
+    lines = problems(load, "[board]\nname = 'b'\n[[smarthost]]\nhost = 'a'\nca = 'ca.pem'\n" + second)
+    assert [line.split(": ")[0] for line in lines] == ["smarthost[2].oauth.refresh_token"]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (
+            M365 + SIGNED_IN,
+            ("https://login.microsoftonline.com/example.onmicrosoft.com/oauth2/v2.0/token",
+             "https://outlook.office.com/SMTP.Send offline_access", "XOAUTH2", "refresh_token", "", "0.AX"),
+        ),
+        (
+            M365 + "grant = 'client_credentials'\nclient_secret = { env = 'SECRET' }\n",
+            ("https://login.microsoftonline.com/example.onmicrosoft.com/oauth2/v2.0/token",
+             "https://outlook.office365.com/.default", "XOAUTH2", "client_credentials", "sec ret", ""),
+        ),
+        (
+            OAUTH + "provider = 'gmail'\nclient_secret = { env = 'SECRET' }\n" + SIGNED_IN,
+            ("https://oauth2.googleapis.com/token", "", "XOAUTH2", "refresh_token", "sec ret", "0.AX"),
+        ),
+        (
+            OAUTH + "token_url = 'https://a.example:8443/t?x=y'\nscope = 's'\nmechanism = 'OAUTHBEARER'\n" + SIGNED_IN,
+            ("https://a.example:8443/t?x=y", "s", "OAUTHBEARER", "refresh_token", "", "0.AX"),
+        ),
+        (
+            OAUTH + "provider = 'gmail'\ntoken_url = 'https://a.example/'\nscope = 's'\n" + SIGNED_IN,
+            ("https://a.example/", "s", "XOAUTH2", "refresh_token", "", "0.AX"),
+        ),
+    ],
+    ids=["m365", "m365 client credentials", "gmail", "another", "a provider's values can be replaced"],
+)  # fmt: skip
+def test_a_provider_fills_in_what_its_servers_want(load, text, wanted):
+    values, warnings = load(text, TOKEN="0.AX", SECRET="sec ret")
+    names = "token_url", "scope", "mechanism", "grant", "client_secret", "refresh_token"
+    oauth = values["smarthost"][0]["oauth"]
+    assert oauth == {"client_id": "id", **dict(zip(names, wanted, strict=True))}
+    assert "auth" not in values["smarthost"][0]
+    assert warnings == []
+
+
+PROVIDERS = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "providers.md").read_text(), re.S)
+
+
+@pytest.mark.parametrize("text", PROVIDERS, ids=[f"{n}" for n in range(len(PROVIDERS))])
+def test_what_the_guide_to_providers_shows_is_right(load, home, text):
+    for name in re.findall(r'ca = "(.*?)"', text):
+        (home / name).write_bytes((home / "ca.pem").read_bytes())
+    (home / "refresh-token.txt").write_text("0.AX\n")
+    secrets = {"OAUTH_SECRET": "a", "OAUTH_REFRESH_TOKEN": "0.AX", "SMTP_PASSWORD": "b"}
+    values, warnings = load("[board]\nname = 'b'\n" + text, **secrets)
+    (host,) = values["smarthost"]
+    assert ("oauth" in host) == ("[smarthost.oauth]" in text)
+    assert warnings == []
+
+
+def test_the_guide_to_providers_names_every_key_and_no_other():
+    text = (ROOT / "docs" / "providers.md").read_text()
+    table = text.split("| key of `[smarthost.oauth]` |")[1].split("\n\n")[0]
+    named = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split(" | ")[0])}
+    assert named == set(config.OAuth.model_fields)
+
+
+def test_a_token_server_may_have_a_ca_of_its_own(load, home):
+    certificates.Authority(home / "another")
+    (home / "another" / "ca.pem").replace(home / "token-ca.pem")
+    values, _ = load(M365 + SIGNED_IN + "ca = 'token-ca.pem'", TOKEN="x")
+    (host,) = values["smarthost"]
+    assert len(host["oauth"]["ca"]) == 1 and host["oauth"]["ca"] != host["ca"]
+
+
+def test_a_secret_in_board_toml_is_warned_of_and_not_shown(load):
+    text = M365 + "refresh_token = 'hush-hush'\nclient_secret = 'hush'\n"
+    warnings = load(text)[1]
+    assert [w.split(" ")[0] for w in warnings] == ["smarthost.oauth.client_secret", "smarthost.oauth.refresh_token"]
+    assert "hush" not in "".join(warnings)
+
+
+def test_a_password_is_what_a_smart_host_wants_unless_something_else_is_said(load):
+    text = GOOD + "username = 'u'\npassword = { env = 'X' }\n"
+    assert load(text, X="x") == load(text + "auth = 'password'\n", X="x")
+
+
 def test_a_small_configuration_gets_every_default(load, home):
     ca = x509.load_pem_x509_certificate((home / "ca.pem").read_bytes())
     values, warnings = load(GOOD)
@@ -327,6 +477,18 @@ def test_several_smart_hosts_keep_their_order(load):
 )
 def test_sizes_are_bytes(load, text, count):
     assert load(GOOD + f"[queue]\nmax_bytes = {text}")[0]["queue"]["max_bytes"] == count
+
+
+def test_what_bounds_the_queue_and_what_folds_alerts_reaches_the_board(load):
+    queue = "[queue]\nmax_count = 50\nreserve = '64KB'\ndisplace = 'newest'\n"
+    values, warnings = load(GOOD + queue + "[mail]\nfold = '5m'\n")
+    assert values["queue"] == {
+        "max_bytes": 524288, "max_count": 50, "reserve": 65536, "displace": "newest", "max_message": 10485760,
+    }  # fmt: skip
+    assert values["mail"]["fold"] == 300
+    for off in ("0", "'0s'"):
+        assert load(GOOD + f"[mail]\nfold = {off}\n")[0]["mail"]["fold"] == 0
+    assert warnings == []
 
 
 @pytest.mark.parametrize(
@@ -521,3 +683,179 @@ def test_devices_rates_and_what_becomes_of_late_mail_reach_the_board(load):
 def test_what_is_wrong_with_devices_and_late_mail_is_told(load, text, key):
     (problem,) = problems(load, GOOD + text)
     assert problem.startswith(key + ":") and "for example" in problem
+
+
+# ---- sensors
+
+DOOR = MAIL + "[[sensor]]\nname = 'door'\ndriver = 'digital'\npin = 14\n"
+TANK = MAIL + "[[sensor]]\nname = 'tank'\ndriver = 'adc'\npin = 26\nbelow = 20\n"
+PROBE = "[[sensor]]\nname = '%s'\ndriver = 'ds18x20'\npin = 4\nabove = 8\n"
+ROM, ROM2 = "rom = '28ff641e84160333'\n", "rom = '28000005e2fdc32f'\n"
+OWN = MAIL + "[[sensor]]\nname = 'oil'\ndriver = 'user'\nabove = 1\n"
+
+WRONG_SENSORS = [
+    (DOOR, "sensor.is", "which state raises an alert?"),
+    (DOOR + "is = 'ajar'", "sensor.is", '"ajar" is neither "on" nor "off"'),
+    (DOOR + "is = 'open'\non = 'open'\noff = 'open'", "sensor.off", "same word"),
+    (DOOR + "is = 5", "sensor.is", "short word"),
+    (DOOR + "is = 'on'\nabove = 1", "sensor.above", "no use beside is"),
+    (DOOR + "is = 'on'\nhysteresis = 1", "sensor.hysteresis", "no use beside is"),
+    (DOOR + "is = 'on'\nunit = 'x'", "sensor.unit", "no use beside is"),
+    (DOOR + "on = 'open'", "sensor.on", "no use without is"),
+    (DOOR + "is = 'on'\nedge = true\nfor = '5m'", "sensor.for", "no use with edge"),
+    (DOOR + "is = 'on'\nedge = 'rising'", "sensor.edge", "neither true nor false"),
+    (DOOR + "is = 'on'\npull = 'high'", "sensor.pull", 'none of "up", "down", "none"'),
+    (DOOR + "is = 'on'\ndebounce = '5s'", "sensor.debounce", "more than 1s"),
+    (DOOR + "is = 'on'\nrom = '28ff641e84160333'", "sensor.rom", 'no use with driver = "digital"'),
+    (DOOR + "is = 'on'\npath = 'x'", "sensor.path", 'no use with driver = "digital"'),
+    (DOOR.replace("14", "-1") + "is = 'on'", "sensor.pin", "number of a pin"),
+    (DOOR.replace("14", "true") + "is = 'on'", "sensor.pin", "number of a pin"),
+    (DOOR.replace("14", "'GPIO'") + "is = 'on'", "sensor.pin", "number of a pin"),
+    (DOOR.replace("pin = 14\n", "is = 'on'\n"), "sensor.pin", "where the contact is connected"),
+    (DOOR + "is = 'on'\n" + TANK.replace(MAIL, "").replace("26", "14"), "sensor[2].pin", "used by sensor[1] already"),
+    (TANK + "is = 'on'", "sensor.is", "which gives a number"),
+    (TANK + "points = [[0, 0]]", "sensor.points", "two pairs"),
+    (TANK + "points = [[0, 0], [0, 5]]", "sensor.points", "twice"),
+    (TANK + "points = [[0, 0], ['1', 5]]", "sensor.points", "two pairs"),
+    (TANK + "points = [[0, 0], [5, 5]]\nfactor = 1", "sensor.points", "same as factor"),
+    (TANK + "factor = '2'", "sensor.factor", "not a number"),
+    (TANK + "above = 30\nhysteresis = 11", "sensor.hysteresis", "no alert would end"),
+    (TANK + "for = 'long'", "sensor.for", "not a time"),
+    (TANK + "for = '500ms'", "sensor.for", "0 switches it off"),
+    (TANK + "repeat = true", "sensor.repeat", "not a time"),
+    (TANK + "recovery = 'yes'", "sensor.recovery", "neither true nor false"),
+    (TANK + "failures = -1", "sensor.failures", "whole number from 0 to 1000"),
+    (TANK + "failures = '3'", "sensor.failures", "whole number from 0 to 1000"),
+    (TANK + "decimals = 7", "sensor.decimals", "whole number from 0 to 6"),
+    (TANK + "every = '2d'", "sensor.every", "more than a day"),
+    (TANK + "timeout = 0", "sensor.timeout", "not between"),
+    (TANK + "unit = 5", "sensor.unit", "short text"),
+    (TANK + "subject = '{name}: {vallue}'", "sensor.subject", "{vallue} is not known; did you mean {value}?"),
+    (TANK + "subject = '{name}: {x.y}'", "sensor.subject", "known are {name}"),
+    (TANK + "subject = '{}'", "sensor.subject", "{} is not known"),
+    (TANK + "subject = '{name'", "sensor.subject", "{ or } that is not part of a name"),
+    (TANK + "subject = '{{name}}'", "sensor.subject", "{ or } that is not part of a name"),
+    (TANK + 'subject = "a\\nBcc: x@example.com"', "sensor.subject", "line break"),
+    (TANK + "subject = ' '", "sensor.subject", "not text"),
+    (TANK + 'text = "\\u0007"', "sensor.text", "control character"),
+    (TANK + "text = '{value} {unit}'", "sensor.unit", "text has {unit} in it"),
+    (TANK + "recovery_subject = 'fine'", "sensor.recovery_subject", "without recovery = true"),
+    (TANK + "function = 'x'", "sensor.function", 'no use with driver = "adc"'),
+    (MAIL + PROBE % "a" + "rom = '28ff'", "sensor.rom", "16 hex digits"),
+    (MAIL + PROBE % "a" + "rom = '28ff641e84160334'", "sensor.rom", "wrong digit"),
+    (MAIL + PROBE % "a" + "rom = '01ff641e84160334'", "sensor.rom", "no DS18S20"),
+    (MAIL + PROBE % "a" + ROM + PROBE % "b", "sensor[2].rom", "here or in sensor[1]"),
+    (MAIL + "[[sensor]]\nname = 'x'\ndriver = 'dht22'\npin = 4\nabove = 1\nreads = 'dew'", "sensor.reads", "humidity"),
+    (MAIL + "[[sensor]]\nname = 'x'\ndriver = 'chip'\npin = 4\nabove = 1", "sensor.pin", 'no use with driver = "chip"'),
+    (OWN, "sensor.function", "function of your own"),
+    (OWN + "function = 'level'", "sensor.path", "user.py cannot be read"),
+    (OWN + "function = 'level'\npath = 'own.txt'", "sensor.path", "not the name of a Python file"),
+    (OWN + "function = 'level'\npath = 'gateway.py'", "sensor.path", "module on the board already"),
+    (OWN + "function = 'level'\npath = 'bad.py'", "sensor.path", "line 2 is no Python"),
+    (OWN + "function = 'levle'\npath = 'own.py'", "sensor.function", "did you mean level?"),
+    (OWN + "function = 'zzz'\npath = 'own.py'", "sensor.function", "write: def zzz():"),
+    ("[mail]\nheartbeat = '1d'", "mail.from", "heartbeats need a sender"),
+    ("[mail]\nheartbeat = '1d'\nfrom = 'a@example.com'", "mail.to", "heartbeats"),
+    (MAIL + "heartbeat = 'often'", "mail.heartbeat", "not a time"),
+]
+
+
+@pytest.fixture(scope="module")
+def own(home):
+    """The user's own functions beside board.toml."""
+    (home / "own.py").write_text("import os\n\nasync def level():\n    return 5\n\nother = level\n")
+    (home / "bad.py").write_text("def level():\nreturn 5\n")
+
+
+@pytest.mark.parametrize(("text", "key", "fault"), WRONG_SENSORS, ids=[f"{w[1]}: {w[2]}" for w in WRONG_SENSORS])
+def test_a_sensor_that_cannot_work_is_told_with_its_key(load, own, text, key, fault):
+    found = problems(load, GOOD + text)
+    assert [p for p in found if p.startswith(f"{key}: ") and fault in p], found
+
+
+def sensors(load, text):
+    values, warnings = load(GOOD + text)
+    assert warnings == []
+    for one in values["sensor"]:
+        assert one.pop("to") == ["b@example.com"]
+    return values["sensor"]
+
+
+COMMON = {"every": 10.0, "hysteresis": 0.0, "priority": "normal"}
+
+
+def test_all_that_a_rule_may_say_reaches_the_board_in_seconds_and_numbers(load):
+    text = (
+        "above = 30\nhysteresis = 2\nfor = '5m'\nrepeat = '1h'\nrecovery = true\nfailures = 5\ntimeout = '2s'\n"
+        "unit = '%'\ndecimals = 0\nsubject = '{name}: {value}{unit}'\ntext = '''{board}\n{state}'''\n"
+        "recovery_subject = 'ok'\nrecovery_text = '{lasted}'\nevery = '1m'\npoints = [[0, 0], [65535, 100]]\n"
+    )
+    (one,) = sensors(load, TANK + text)
+    assert one == {
+        "name": "tank", "driver": "adc", "pin": 26, "below": 20.0, "above": 30.0, "hysteresis": 2.0, "for": 300.0,
+        "repeat": 3600.0, "recovery": True, "failures": 5, "timeout": 2.0, "unit": "%", "decimals": 0,
+        "subject": "{name}: {value}{unit}", "text": "{board}\n{state}", "recovery_subject": "ok",
+        "recovery_text": "{lasted}", "every": 60.0, "factor": 100 / 65535, "offset": 0.0, "priority": "normal",
+        "board": "cold-store",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "limit"),
+    [
+        ("is = 'open'\non = 'open'\noff = 'closed'", ["closed", "open"], "above"),
+        ("is = 'closed'\non = 'open'\noff = 'closed'", ["closed", "open"], "below"),
+        ("is = 'off'\non = 'open'\noff = 'closed'", ["closed", "open"], "below"),
+        ("is = 'on'", ["off", "on"], "above"),
+        ("is = true", ["off", "on"], "above"),
+        ("is = false\noff = 'standing'", ["standing", "on"], "below"),
+    ],
+)
+def test_a_state_becomes_a_limit_between_off_and_on(load, text, words, limit):
+    (one,) = sensors(load, DOOR + text)
+    assert one == {"name": "door", "driver": "digital", "pin": 14, "words": words, limit: 0.5, **COMMON}
+
+
+def test_a_pin_may_have_a_name_and_the_thermometers_of_a_bus_share_one(load):
+    text = MAIL + PROBE % "a" + ROM + PROBE % "b" + ROM2.replace("28000005e2fd", "28-00-00-05:E2FD")
+    a, b = sensors(load, text.replace("pin = 4", "pin = 'GP4'"))
+    assert a["pin"] == b["pin"] == "GP4"
+    assert (a["rom"], b["rom"]) == ("28ff641e84160333", "28000005e2fdc32f")
+    dht = "[[sensor]]\nname = '%s'\ndriver = 'dht11'\npin = 4\nabove = 8\nreads = '%s'\n"
+    a, b = sensors(load, MAIL + dht % ("a", "temperature") + dht % ("b", "humidity"))
+    assert a == {"name": "a", "driver": "dht", "model": 11, "pin": 4, "above": 8.0, "reads": "temperature", **COMMON}
+    assert b["reads"] == "humidity"
+
+
+def test_a_function_of_the_users_own_is_found_beside_board_toml(load, home, own):
+    for function in ("level", "other"):
+        (one,) = sensors(load, OWN + f"function = '{function}'\npath = 'own.py'\n")
+        want = {"name": "oil", "driver": "user", "path": str(home / "own.py"), "function": function, "above": 1.0}
+        assert one == {**want, **COMMON}
+
+
+def test_a_heartbeat_needs_no_sensor(load):
+    assert load(GOOD + MAIL + "heartbeat = '1d'\n")[0]["mail"]["heartbeat"] == 86400
+    assert "heartbeat" not in load(GOOD + MAIL + "heartbeat = 0\n")[0]["mail"]
+
+
+def test_each_key_has_an_example_and_a_line_in_the_guide():
+    guide = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    parts = re.split(r"^## ", guide, flags=re.M)
+    for name, model in (*config._SINGLE.items(), *config._LISTS.items()):
+        (part,) = [p for p in parts if p.startswith(f"`[{name}]`") or p.startswith(f"`[[{name}]]`")]
+        for field, info in model.model_fields.items():
+            key = info.alias or field
+            assert f"{name}.{key}" in config.EXAMPLES
+            assert f"| `{key}`" in part, f"docs/configuration.md says nothing about {name}.{key}"
+
+
+def test_the_examples_of_the_guide_are_right(load, home, own):
+    """Each TOML block of docs/configuration.md with [[sensor]] in it."""
+    guide = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    blocks = [b for b in re.findall(r"```toml\n(.*?)```", guide, re.S) if "[[sensor]]" in b]
+    assert blocks
+    (home / "user.py").write_text("def oil_level():\n    return 5\n")
+    for block in blocks:
+        load(GOOD + MAIL + block)
+    (home / "user.py").unlink()

@@ -10,7 +10,7 @@ import time
 import traceback
 from importlib.metadata import version
 
-from . import accept, client, flash, gateway, heap, relay, trips
+from . import accept, client, flash, gateway, heap, relay, spool, trips
 from .tools import Bench, Missing, Row
 
 BENCHES = {
@@ -22,6 +22,7 @@ BENCHES = {
     "relay": relay.relay,
     "heap": heap.heap,
     "flash": flash.flash,
+    "spool": spool.spool,
     "gateway": gateway.gateway,
 }
 

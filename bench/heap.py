@@ -7,6 +7,7 @@ _KB = 1024
 _PARTS = (
     ("client", ("smtp.client",), 24),
     ("client and message", ("smtp.client", "smtp.message"), 36),
+    ("client, message and mime", ("smtp.client", "smtp.message", "smtp.mime"), 45),
     ("server", ("smtp.server",), 48),
     ("relay, queue, client, message", ("smtp.relay", "smtp.queue"), None),
 )

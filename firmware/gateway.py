@@ -165,7 +165,7 @@ class Intake:
         if self.relay and not envelope.size and envelope.peer in self.large:
             return self.through(envelope, meta, priority)
         try:
-            return Sink(self, envelope, meta, queue.new(meta, priority, envelope.size))
+            return Sink(self, envelope, meta, queue.new(meta, priority, envelope.size, "dead"))
         except QueueFull as e:
             if self.relay:
                 return self.through(envelope, meta, priority, e)
@@ -183,7 +183,7 @@ class Intake:
         try:
             if why:
                 raise why
-            return Sink(self, envelope, meta, queue.new(meta, priority))
+            return Sink(self, envelope, meta, queue.new(meta, priority, 0, "dead"))
         except QueueFull as e:
             raise full(e)
 
@@ -265,7 +265,7 @@ def read_config(path="/config.json"):
 
 
 async def main(board):
-    global queue, time, file
+    global queue, time, file, _storms
     config = read_config()
     me = config["board"]
     time = clock.Clock(me["tz"], not (board.BARE and me.get("ntp")))
@@ -289,6 +289,7 @@ async def main(board):
     queue = Queue("/spool", q["max_bytes"], q.get("max_count", 1000), q.get("reserve", 32768), time.uptime,
                   q.get("displace", "dead"))
     queue.log = lambda text: log("queue", text)
+    _storms = None
     accounts = ()
     if [h for h in config["smarthost"] if "oauth" in h]:
         from accounts import sign_in

@@ -6,6 +6,7 @@ Prints a line for each: its name, octets of the mail, octets programmed and eras
 import sys
 
 from ram import mount
+from smtp.fold import Storms
 from smtp.message import compose
 from smtp.queue import Queue
 
@@ -74,6 +75,15 @@ def main(count):
         for _ in range(count):
             through(queue, pieces, deferred)
         cost.tell(name, 20480 if name == "long" else size)
+    storms = Storms(queue, 600, lambda epoch: 0)
+    cost = None
+    for n in range(count + 1):
+        meta = {"f": SENDER, "r": RCPTS, "t": 1800000000 + n, "u": 1000 + n}
+        # With the line about the others it has 300 octets, too.
+        storms.add("freezer", meta, "freezer: -9.5, above -15.0", "freezer is -9.5, above the limit of -15.0.",
+                   lambda subject, text: compose(SENDER, RCPTS, subject, text, 1800000000), 1)
+        cost = cost or Count(ram, count)
+    cost.tell("folded", queue.rows[3])
     for name, pieces in (("naive-alert", short), ("naive-long", long)):
         cost = Count(ram, count)
         for _ in range(count):

@@ -29,10 +29,10 @@ from .stream import SEND, sleep_ms
 
 _MOST = const(4)  # mails at a time, where there is
 _MEMORY = const(65536)  # for each
-_SLICE = const(1536)  # octets that are handled at once
-_HIGH = const(1000)  # and from which on they are sent
+_SLICE = const(1024)  # octets that are handled at once
+_HIGH = const(512)  # and from which on they are sent
 _LENGTH = const(0x3FFFFFFF)  # of a mail whose length nobody knows
-_KEPT = const(4096)  # octets of the header section that a notification gives back
+_KEPT = const(2048)  # octets of the header section that a notification gives back
 _NOTICE = const(8192)  # octets of a notification, at most
 
 OPEN = 100  # seconds until there is a session, RFC 5321 4.5.3.2.4: a device waits 2 minutes for 354
@@ -262,18 +262,28 @@ class Sink:
         return self.slices(piece)
 
     def slices(self, piece):
+        # A heap in pieces may have no room for more in one.
         stream = self.stream
-        for lo in range(0, len(piece), _SLICE):  # a heap in pieces may have no room for more in one
-            self.pour(piece[lo : lo + _SLICE])
-            out = stream.out
-            if len(out) > _HIGH:
-                try:
-                    n = stream.put(out) or 0  # most of the time there is nothing to wait for
-                except (OSError, ValueError):
-                    n = 0  # flush() meets it again
-                stream.out = b"" if n == len(out) else memoryview(out)[n:]
-                if stream.out:
-                    return self.rest(piece[lo + _SLICE :])
+        lo = 0
+        while lo < len(piece):
+            if stream.out and (self.head or len(piece) - lo > _HIGH) and not self.sent():
+                return self.rest(piece[lo:])
+            n = _HIGH if self.head else _SLICE
+            self.pour(piece[lo : lo + n])
+            lo += n
+            if len(stream.out) > _HIGH and not self.sent():
+                return self.rest(piece[lo:])
+
+    def sent(self):
+        """Sends what there is in `out`. False when there is something to wait for, which is rare."""
+        stream = self.stream
+        out = stream.out
+        try:
+            n = stream.put(out) or 0
+        except (OSError, ValueError):
+            return False  # flush() meets it again
+        stream.out = b"" if n == len(out) else memoryview(out)[n:]
+        return n == len(out)
 
     async def rest(self, piece):
         await self.flush()

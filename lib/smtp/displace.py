@@ -1,9 +1,10 @@
-"""What gives way to an alert when the queue is full, by the rule that the user chose (Queue.displace):
+"""What gives way when the queue is full, by the rule that the user chose (Queue.displace):
 
     "never"     nothing
-    "dead"      dead letters and damaged files that somebody knows of, the oldest first
-    "oldest"    then also waiting mail that is not more important than the alert and not on its way: the least important
-    "newest"    first, and of those the oldest, or the newest
+    "dead"      dead letters and damaged files that somebody knows of, the oldest first: to any mail, or a cupboard full
+                of them would take no more
+    "oldest"    then also, to an alert alone, waiting mail that is not more important and not on its way: the least
+    "newest"    important first, and of those the oldest, or the newest
 
 Each is noted in the file -gone before it is removed: 4 KB of lines, from then on only their number. A power cut in
 between leaves the note of a mail that is still there and will be delivered.
@@ -25,15 +26,16 @@ _HEAD = const(8192)  # octets of an envelope
 _ENOUGH = const(65536)  # octets that are freed beyond what is needed: more would not help, others fill this flash
 
 
-def make_room(queue, size, instead, meta, key, lack):
+def make_room(queue, size, instead, meta, key, lack, waiting=True):
     """Removes mails until one of `size` octets fits, as Queue.check_room() has it. Raises `lack`, a QueueFull, when all
     that may give way would not be enough, and then removes none (but when others have filled the flash: what a removal
     frees there is not known before).
 
-    meta: the envelope of the mail to come; key: its own, or the first of its priority; instead: see check_room().
+    meta: the envelope of the mail to come; key: its own, or the first of its priority; instead: see check_room();
+    waiting: waiting mail may go, too.
     """
     rows = queue.rows
-    waiting = queue.displace != "dead"
+    waiting = waiting and queue.displace != "dead"
     need = queue.cost(size + 300) + queue.coming
     gain = sum([queue.cost(octets) for _, mark, octets in queue.letters() if mark in ("kept", "junk")])
     count = 0
@@ -136,7 +138,7 @@ def _line(queue, meta, key, name, done, what):
 def _note(queue, meta, key, name, done, what):
     line = _line(queue, meta, key, name, done, what)
     if queue.log:
-        queue.log("gives way to an alert: " + line)
+        queue.log("gives way: " + line)
     old = _name(queue)
     try:
         with open(queue.path + "/" + old, "ab") as f:

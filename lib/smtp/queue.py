@@ -177,9 +177,10 @@ class Queue:
                     self.remove_file("%08x-why" % key)
         for key, size in news:
             name = "%08x" % key
-            if self.has(key):
+            try:
+                self.row(key)
                 self.remove_file(name + "-new")
-            else:
+            except KeyError:
                 self.rename(name + "-new", name)
                 self.last = max(self.last, key & _NUMBER)
                 self.used += self.cost(size)
@@ -249,15 +250,12 @@ class Queue:
                 hi = mid
         return lo * _ROW
 
-    def has(self, key):
-        """True for a mail that waits."""
-        i = self.slot(key)
-        return i < len(self.rows) and self.rows[i] == key
-
     def row(self, key):
-        if not self.has(key):
+        """Where the row of a mail that waits is. Raises KeyError."""
+        i = self.slot(key)
+        if i == len(self.rows) or self.rows[i] != key:
             raise KeyError(key)
-        return self.slot(key)
+        return i
 
     def enter(self, key, due, attempts, size):
         i = self.slot(key)
@@ -321,7 +319,7 @@ class Queue:
         return QueueFull("the flash is full")
 
     def make_room(self, size, instead, displace, meta, key):
-        """As check_room(); an alert displaces what may give way to it."""
+        """As check_room(); but what may give way does, see displace."""
         try:
             self.check_room(size, instead)
         except QueueFull as e:
@@ -329,11 +327,11 @@ class Queue:
                 raise
             from .displace import make_room
 
-            make_room(self, size, instead, meta, key, e)
+            make_room(self, size, instead, meta, key, e, displace is True)
 
     def new(self, meta, priority=NORMAL, size=0, displace=False, hold=0):
         """A Writer for a mail. meta: dict that JSON can hold, the envelope; size: octets, 0 when not known; displace:
-        other mail may give way to it; hold: seconds until it is due.
+        other mail may give way to it, with "dead" only dead letters; hold: seconds until it is due.
 
         Raises QueueFull.
         """

@@ -447,16 +447,17 @@ class Job:
             asked = meta.get("n") or [""] * len(rcpts)
             self.dsn = (meta.get("d", ""), [asked[i] for i in self.index])
         clock = relay.clock
-        now = clock.now() or 0
-        # A mail from before the clock was set gets the date that it had: its age is known while this boot lasts.
-        when = meta.get("t") or (now - queue.uptime() + meta.get("u", 0) if meta["b"] == queue.boot else now)
-        when = date(when, clock.offset(when))
+        now = clock.now()
+        if now and meta.get("b") == queue.boot:
+            # While this boot lasts the age of a mail is known, whatever the clock said when it came.
+            meta["t"] = now - queue.uptime() + meta.get("u", 0)
+        when = meta.get("t") or now
+        when = date(when, clock.offset(when)) if when else ""
         ident = meta["i"]
         origin = meta["f"] or relay.origin
-        missing = [
-            (b"date", header("Date", when)),
-            (b"message-id", header("Message-ID", "<%s.%x@%s>" % (ident, mail.key, relay.name))),
-        ]
+        missing = [(b"message-id", header("Message-ID", "<%s.%x@%s>" % (ident, mail.key, relay.name)))]
+        if when:
+            missing.insert(0, (b"date", header("Date", when)))
         if origin:
             missing.append((b"from", header("From", origin)))
         top = b""

@@ -692,7 +692,8 @@ class Server:
                 self.tasks.append(stream.task)
             except MemoryError:  # this one goes, the listener stays
                 self.peers.remove(peer)
-                (stream or conn).close()
+                # A spare stream that never got this connection has another, closed one: its number is somebody else's.
+                (stream if stream and stream.raw is conn else conn).close()
 
         return lambda: accept(sock, serve)
 

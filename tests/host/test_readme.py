@@ -1,5 +1,7 @@
 """What the README shows is run as it stands there, on both interpreters; only names and ports are this machine's."""
 
+import email
+import email.policy
 import os
 import re
 import smtplib
@@ -61,6 +63,37 @@ def test_sending_a_mail(script, smarthost, tmp_path):
     (mail,) = host.mails
     assert mail.message["Subject"] == "Füllstand"
     assert mail.message.get_content().strip() == "Tank 3 is at 12 %."
+
+
+def test_making_a_mail_with_more_in_it(script):
+    text = block("python", "mime.recipients") + 'print(" ".join(recipients))\nprint(b"".join(mail).decode(), end="")\n'
+    output, _ = script(text).communicate(timeout=PATIENCE)
+    recipients, _, mail = output.partition("\n")
+    assert recipients == "oncall@example.com porter@example.com archive@example.com"
+    parsed = email.message_from_string(mail, policy=email.policy.default)
+    assert (parsed["Cc"], parsed["Reply-To"], parsed["Bcc"]) == ("porter@example.com", "desk@example.com", None)
+    assert [part.get_content_type() for part in parsed.walk()] == [
+        "multipart/mixed", "multipart/alternative", "text/plain", "text/html", "image/jpeg"]
+    assert [part.get_content() for part in parsed.iter_attachments()] == [b"..."]
+
+
+PORTER = """
+import os, sys
+sys.path.append({firmware!r})
+import gateway
+from clock import Clock
+from smtp.queue import Queue
+gateway.queue = Queue("spool")
+gateway.time = Clock([0])
+gateway._mail = dict([("from", "door@example.com"), ("to", ["oncall@example.com"])])
+"""
+
+
+def test_queuing_alerts(script, tmp_path):
+    (tmp_path / "door.log").write_text("open\n")
+    text = block("python", "Freezer warm") + block("python", "picture()").replace('"/door.log"', '"door.log"')
+    output, _ = script(PORTER.format(firmware=str(build.firmware())) + text).communicate(timeout=PATIENCE)
+    assert "queued: Freezer warm" in output and "queued: Somebody is at the door" in output, output
 
 
 def test_running_a_server(script):

@@ -391,6 +391,7 @@ TEXTS = (
     "\u65e5\u672c\u8a9e" * 700,
     "\u65e5\u672c\n" * 300 + "x",
     ("x" * 600 + "\r\n") * 3,
+    "7 chars\r\n" * 200,  # a piece ends between CR and LF
     "nul \0 and escape \x1b\n",
 )
 

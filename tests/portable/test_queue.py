@@ -1071,6 +1071,19 @@ def test_what_gives_way_is_what_the_user_chose():
             eq(Queue(flash + "/spool").used, queue.used)
 
 
+def test_only_dead_letters_that_were_reported_give_way_to_a_mail_that_is_no_alert():
+    for rule, gone in (("never", []), ("dead", [1, 3]), ("oldest", [1, 3]), ("newest", [1, 3])):
+        with Flash() as flash:
+            queue = crowd(flash + "/spool", rule)
+            before = waits(queue)
+            for _ in gone:
+                queue.new(meta(), URGENT, 0, "dead").abort()
+                queue.max_bytes -= 2048  # as if it had been taken
+            raises(QueueFull, queue.new, meta(), URGENT, 0, "dead")
+            eq((rule, queue.displaced, waits(queue)), (rule, len(gone), before))
+            eq([key & 0xFFFFFFF for key, _, _ in queue.letters()], sorted({1, 2, 3} - set(gone)))
+
+
 def test_nothing_gives_way_when_that_would_not_be_enough():
     for rule in ("dead", "oldest", "newest"):
         with Flash() as flash:
@@ -1095,6 +1108,24 @@ def test_a_queue_that_is_full_by_number_displaces_mail_and_no_dead_letter():
                 queue.add(meta(), [b"x"], NORMAL, True)
             eq((list(queue.letters()), len(queue)), (letters, 7))
             assert gone not in waits(queue)
+
+
+def test_mail_that_is_being_sent_does_not_give_way():
+    for rule in ("oldest", "newest"):
+        with Flash() as flash:
+            queue = Queue(flash + "/spool", 6144, displace=rule)
+            for _ in range(3):
+                queue.add(meta(), [b"x"])
+            taken = [queue.take(), queue.take()]
+            for _ in range(3):
+                queue.add(meta(), [b"x"], NORMAL, True)
+                queue.take()
+                queue.release(queue.last | NORMAL << 28)
+            eq(waits(queue)[:2], [1, 2])
+            raises(QueueFull, queue.add, meta(), [b"x" * 1000] * 4, NORMAL, True)
+            queue.release(taken[0].key)
+            queue.add(meta(), [b"x" * 900] * 3, NORMAL, True)
+            eq(waits(queue), [2, 7])
 
 
 def test_a_mail_is_not_displaced_by_its_own_replacement():

@@ -206,9 +206,9 @@ def test_what_gives_way_is_noted_before_it_goes_and_all_else_stays():
         keys = [key for key, _, _ in queue.letters()] + [queue.rows[i] for i in range(0, len(queue.rows), 4)
                                                          if queue.rows[i] >> 28 == LOW]
         for key in keys[:number]:
-            if queue.has(key):
+            try:
                 queue.settle(key, 2, 3, 0)
-            else:
+            except KeyError:
                 queue.delete(key)
 
     cut_everywhere(prepare, lambda queue: alert(queue, 100), [lambda queue: drop(queue, 1)])

@@ -44,7 +44,10 @@ def log(area, text, urgent=False):
     else:
         now += time.offset(now)
         stamp = "%02d:%02d:%02d" % (now // 3600 % 24, now // 60 % 60, now % 60)
-    text = "%s %s: %s" % (stamp, area, "".join([c if c >= " " and c != "\x7f" else "?" for c in text]))
+    for c in text:  # without a list: there may be little memory
+        if c < " " or c == "\x7f":
+            text = text.replace(c, "?")
+    text = "%s %s: %s" % (stamp, area, text)
     try:
         print(text)
     except OSError:
@@ -302,6 +305,7 @@ async def main(board):
             setattr(relay, name, max(1, int(q[name])))  # the queue counts in whole seconds
     relay.bounce = q.get("bounce", True)
     relay.admin = _mail.get("admin") or ""
+    queue.reports = bool(relay.admin)
     if [h for h in hosts if h.oauth or not parse_ip(h.host)] or board.BARE and me.get("ntp"):
         from smtp.dns import Resolver
 

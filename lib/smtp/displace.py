@@ -37,7 +37,8 @@ def make_room(queue, size, instead, meta, key, lack, waiting=True):
     rows = queue.rows
     waiting = waiting and queue.displace != "dead"
     need = queue.cost(size + 300) + queue.coming
-    gain = sum([queue.cost(octets) for _, mark, octets in queue.letters() if mark in ("kept", "junk")])
+    known = ("kept", "junk") if queue.reports else ("dead", "kept", "bad", "junk")  # nobody else will ever know
+    gain = sum([queue.cost(octets) for _, mark, octets in queue.letters() if mark in known])
     count = 0
     if waiting:
         for i in range(0, len(rows), _ROW):
@@ -78,11 +79,11 @@ def make_room(queue, size, instead, meta, key, lack, waiting=True):
     while not instead and len(queue) >= queue.max_count:
         drop()
     for k, mark, _ in queue.letters():
-        if mark in ("kept", "junk"):
+        if mark in known:
             if fits():
                 return
             name, _, _, done = find(queue, k)
-            _note(queue, meta, k, name, done, "a dead letter" if mark == "kept" else "damaged")
+            _note(queue, meta, k, name, done, "damaged" if mark in ("bad", "junk") else "a dead letter")
             queue.delete(k)
             _told(queue)
     while not fits():

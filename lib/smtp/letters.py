@@ -9,6 +9,7 @@ from . import const
 from .queue import Aborted, Damaged, Mail, QueueFull, files
 
 _BATCH = const(16)  # letters that are listed at a time
+_AGAIN = const(2)  # flag: its age does not count
 _LETTERS = ("dead", "kept", "bad", "junk")
 
 
@@ -62,10 +63,10 @@ def resend(queue, key):
         open_letter(queue, key)  # set aside because it could not be read for a while, perhaps
     if len(queue) >= queue.max_count:
         raise QueueFull("%d mails wait, which is the limit" % len(queue))
-    queue.rename(name, queue.name(key, 0, done, 0, 0))
+    queue.rename(name, queue.name(key, 0, done, 0, _AGAIN))
     queue.remove_file("%08x-why" % key)
     queue.count(mark, -1)
-    queue.keep(key, done, 0, 0)
+    queue.keep(key, done, 0, _AGAIN)
     queue.enter(key, queue.uptime(), 0, size)
     if queue.on_commit:
         queue.on_commit()

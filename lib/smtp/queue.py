@@ -6,7 +6,7 @@ littlefs commits whole or not at all:
     KKKKKKKK                    waiting. K: 8 hex digits, priority (0 urgent, 1 normal, 2 low) and a running number
     KKKKKKKK.A.D.F[.W]          waiting after A attempts; D: bit set (hex) of the recipients that are done, delivered or
                                 told of in a bounce; F: of those that failed and nobody was told of; W: flags, 1: the
-                                sender knows that it is late
+                                sender knows that it is late, 2: it was a dead letter and is sent again
     KKKKKKKK[.A.D.F[.W]]-dead   a dead letter: F are those who never got it. -kept: somebody knows of it
     KKKKKKKK[.A.D.F[.W]]-bad    damaged: set aside. -junk: somebody knows of it
     KKKKKKKK-why                why: a line "number code enhanced text" for each failed recipient, written before F is
@@ -134,6 +134,7 @@ class Queue:
         self.shown = 0  # those that gone() was asked for
         self.on_commit = None  # called after each commit
         self.on_dead = None  # called when there is something new to report
+        self.reports = True  # False: there is nobody to report to
         self.log = None  # log(text)
         self.boot = binascii.hexlify(os.urandom(4)).decode()
         try:

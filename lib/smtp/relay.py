@@ -26,6 +26,7 @@ from .trace import Outgoing, received
 _REMEMBER = const(600)  # seconds for which the host that worked is asked first
 _TRIES = const(8)  # failed attempts before a clock is believed that says that a mail of another boot is old
 _NOTICED = const(1)  # flag in the queue: the sender heard that his mail is late
+_AGAIN = const(2)  # it was a dead letter: its age does not count
 
 _WHAT_TO_DO = {
     "connect": "check the network, smarthost.host and smarthost.port",
@@ -326,9 +327,11 @@ class Relay:
     def age(self, mail, attempts):
         """Seconds since a mail arrived, as far as can be told: clocks may be wrong by years, retries are not."""
         meta = mail.meta
+        least = sum([self.delay(n) for n in range(attempts)])
+        if self.queue.state(mail.key)[2] & _AGAIN:
+            return least
         if meta["b"] == self.queue.boot:
             return self.queue.uptime() - meta.get("u", 0)
-        least = sum([self.delay(n) for n in range(attempts)])
         now = self.clock.now()
         return max(least, now - meta["t"]) if now and meta.get("t") and attempts >= _TRIES else least
 
@@ -448,9 +451,11 @@ class Job:
             self.dsn = (meta.get("d", ""), [asked[i] for i in self.index])
         clock = relay.clock
         now = clock.now()
-        if now and meta.get("b") == queue.boot:
-            # While this boot lasts the age of a mail is known, whatever the clock said when it came.
-            meta["t"] = now - queue.uptime() + meta.get("u", 0)
+        if now and meta["b"] == queue.boot:
+            # While this boot lasts its age is known, whatever the clock said when it came.
+            true = now - queue.uptime() + meta.get("u", 0)
+            if abs(true - meta.get("t", 0)) > 600:
+                meta["t"] = true
         when = meta.get("t") or now
         when = date(when, clock.offset(when)) if when else ""
         ident = meta["i"]

@@ -279,6 +279,26 @@ async def test_a_clock_that_jumps_years_gives_up_no_mail_before_it_was_tried_oft
     await world.close()
 
 
+async def test_a_dead_letter_that_is_sent_again_is_not_given_up_at_once_for_its_age():
+    box = Box({"b@example.net": Forever([LATER])})
+    world = World().open(box)
+    world.relay.expire = 1000
+    world.add("b@example.net", **SMTP)
+    world.clock.up += 1000
+    world.relay.bounce = False
+    await drain(world)
+    eq((len(world.queue), world.queue.dead), (0, 1))
+    ((key, _, _),) = world.queue.letters()
+    world.queue.resend(key)
+    tries = 0
+    while len(world.queue) and tries < 20:
+        await drain(world)
+        tries += 1
+        world.clock.up += 4600
+    eq((tries, world.queue.dead), (5, 1))  # 60 + 120 + 240 + 480 + 960 s of retries
+    await world.close()
+
+
 def test_senders_that_nobody_reads():
     for address in ("printer", "root@nas", "scan@office.lan", "a@[192.168.1.2]", "x@nas.local", "y@host.localdomain"):
         assert nowhere(address), address

@@ -438,12 +438,12 @@ def test_a_dead_letter_that_is_sent_again_goes_to_those_who_never_got_it():
         queue.on_commit = lambda: woken.append(1)
         for n, key in enumerate(keys):
             queue.resend(key)
-            eq((len(woken), queue.state(key), queue.due()), (n + 1, (1, 0, 0), 100))
+            eq((len(woken), queue.state(key), queue.due()), (n + 1, (1, 0, 2), 100))
             raises(KeyError, queue.resend, key)
-        eq(files(flash + "/spool"), ["10000001.0.1.0", "10000002.0.1.0"])
+        eq(files(flash + "/spool"), ["10000001.0.1.0.2", "10000002.0.1.0.2"])
         for q in (queue, Queue(flash + "/spool", uptime=time)):
             eq((len(q), q.dead, q.kept, q.used, q.rows[2]), (2, 0, 0, used, 0))
-            eq([q.state(key) for key in keys], [(1, 0, 0)] * 2)
+            eq([q.state(key) for key in keys], [(1, 0, 2)] * 2)
         for key in keys:
             mail = queue.take()
             eq((mail.key, content(mail)), (key, b"x"))
@@ -451,7 +451,7 @@ def test_a_dead_letter_that_is_sent_again_goes_to_those_who_never_got_it():
         eq((files(flash + "/spool"), queue.used), ([], 0))
 
 
-def test_a_letter_that_nobody_got_is_as_new_when_it_is_sent_again():
+def test_a_letter_that_nobody_got_has_no_attempts_when_it_is_sent_again():
     with Flash() as flash:
         queue = Queue(flash + "/spool")
         queue.add(meta(), [b"x"])
@@ -461,7 +461,7 @@ def test_a_letter_that_nobody_got_is_as_new_when_it_is_sent_again():
         queue.take().close()
         eq(queue.settle(mail.key, 1, 0, 1, ["0 550 no"]), "dead")
         queue.resend(mail.key)
-        eq((files(flash + "/spool"), queue.partial), (["10000001"], {}))
+        eq((files(flash + "/spool"), queue.partial), (["10000001.0.0.0.2"], {mail.key: (0, 0, 2)}))
 
 
 def test_a_damaged_file_is_not_sent_again_but_one_that_could_not_be_read_for_a_while_is():

@@ -2,6 +2,9 @@
 
 May use: the time module only. A board starts without a clock: now() says None until NTP or
 somebody else has set it. Times are seconds since 1970 UTC on every port.
+
+The system's clock and now() are two things. Certificates are checked by the system's clock, for which a time that was
+true when the power went is good enough (ntp.early). now() dates mail, and is what is known to be true.
 """
 
 import time
@@ -45,27 +48,42 @@ def offset(tz, epoch):
 
 
 class Clock:
-    """now() and uptime(). Call uptime() once a day at least: what it counts with wraps."""
+    """now() and uptime(). Call uptime() once a day at least: what it counts with wraps.
 
-    def __init__(self, tz=(0,)):
+    trusted: whether the system's clock counts, once somebody has set it.
+    """
+
+    def __init__(self, tz=(0,), trusted=True):
         self.tz = tz
+        self.trusted = trusted
+        self.base = None  # ms since 1970 at uptime 0, once that is known
         self._up = 0  # ms
         self._last = self._ticks()
 
     def _ticks(self):
         return time.ticks_ms() if hasattr(time, "ticks_ms") else int(time.monotonic() * 1000)
 
-    def uptime(self):
-        """Whole seconds since this clock was made; setting the time does not change it."""
+    def ms(self):
+        """Milliseconds since this clock was made."""
         ticks = self._ticks()
         wrapped = hasattr(time, "ticks_diff")
         self._up += time.ticks_diff(ticks, self._last) if wrapped else ticks - self._last
         self._last = ticks
-        return self._up // 1000
+        return self._up
+
+    def uptime(self):
+        """Whole seconds since this clock was made; setting the time does not change it."""
+        return self.ms() // 1000
+
+    def system(self):
+        """What the system's clock says: seconds since 1970 UTC, or less than 2026 where nobody has set it."""
+        return int(time.time()) + _EPOCH
 
     def now(self):
         """Seconds since 1970 UTC, or None while nobody has set the clock."""
-        now = int(time.time()) + _EPOCH
+        if self.base is not None:
+            return (self.base + self.ms()) // 1000
+        now = self.system() if self.trusted else 0
         return now if now >= _SET else None
 
     def offset(self, epoch):

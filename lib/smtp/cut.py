@@ -25,11 +25,11 @@ from .queue import QueueFull
 from .relay import Job
 from .reply import SMTPError
 from .slots import Slots
-from .stream import SEND, sleep_ms
+from .stream import SEND, _buffers, sleep_ms
 
 _MOST = const(4)  # mails at a time, where there is
 _MEMORY = const(65536)  # for each
-_SLICE = const(1024)  # octets that are handled at once
+_SLICE = const(1536)  # octets that are handled at once
 _HIGH = const(512)  # and from which on they are sent
 _LENGTH = const(0x3FFFFFFF)  # of a mail whose length nobody knows
 _KEPT = const(2048)  # octets of the header section that a notification gives back
@@ -170,6 +170,7 @@ class Sink:
                 raise SMTPError(552, "5.3.4", "there is no memory for two TLS sessions: send less, or without TLS")
             while not slots.take(self):
                 await sleep_ms(100)
+        _buffers[:] = []  # spare ones may be where there is room in one piece
         session = await relay.open(host)
         if not session:
             raise later("4.4.1", "no session with the smart host")
@@ -266,7 +267,7 @@ class Sink:
         stream = self.stream
         lo = 0
         while lo < len(piece):
-            if stream.out and (self.head or len(piece) - lo > _HIGH) and not self.sent():
+            if stream.out and len(piece) - lo > _HIGH and not self.sent():
                 return self.rest(piece[lo:])
             n = _HIGH if self.head else _SLICE
             self.pour(piece[lo : lo + n])

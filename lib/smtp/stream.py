@@ -124,7 +124,7 @@ class Stream(Wire):
 
     def __init__(self, sock, size=2048):
         global _sweeper
-        Wire.__init__(self, _buffers.pop() if _buffers and len(_buffers[-1]) == size else bytearray(size))
+        Wire.__init__(self, _buffers.pop() if _buffers and len(_buffers[-1]) >= size else bytearray(size))
         self.raw = sock  # what is waited for
         self.use(sock)
         self.rest = None  # what of `out` the socket has not taken yet

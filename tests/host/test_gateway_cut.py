@@ -300,7 +300,8 @@ def test_a_device_that_is_switched_off_in_the_middle_leaves_no_mail_at_the_smart
             assert session.docmd("DATA")[0] == 354
         session.sock.sendall(chunk + sent[:-20])
         session.close()
-    assert send(gate.port, sent)[0] == 250
+    code, text = send(gate.port, sent)
+    assert code == 250, (text, gate.log())
     assert [body(m.content) for m in host.mails] == [body(sent)]
     assert image(gate) == before
 

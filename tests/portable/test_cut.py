@@ -141,21 +141,21 @@ class Host:
                 await self.answer(w, verb, "250 2.0.0 ok")
 
     async def body(self, r, w):
-        parts = []
+        body = bytearray()
         tail = b"\r\n"
         size = 0
         while True:
             data = await r.read(4096)
             if not data:
-                self.broken.append(b"".join(parts))
+                self.broken.append(bytes(body))
                 raise EOFError
             size += len(data)
             self.octets += len(data)
             if self.keep:
-                parts.append(data)
+                body.extend(data)
             tail = (tail + data)[-5:]
             if tail == b"\r\n.\r\n":
-                self.mails.append(b"".join(parts))
+                self.mails.append(bytes(body))
                 return
             if self.stop and size >= self.stop[0]:
                 if self.stop[1] == "wait":

@@ -31,6 +31,8 @@ import sys
 import time
 
 PINS = {"rp2": range(30), "esp32": [n for n in range(40) if n not in (20, 24, 28, 29, 30, 31)], "esp32s3": range(49)}
+LED = 64  # the number that stands for the pin "LED" of a Pico W, which is behind its Wi-Fi chip
+told = {}  # what the file of follow() said
 ANALOG = {"rp2": range(26, 30), "esp32": range(32, 40), "esp32s3": range(1, 11)}
 
 
@@ -59,7 +61,8 @@ def reset(kind="rp2"):
     followed = None
     # What was imported knows the old board.
     for name in list(sys.modules):
-        if name in ("machine", "onewire", "ds18x20", "dht", "esp32") or name.startswith("drivers."):
+        known = ("machine", "onewire", "ds18x20", "dht", "esp32", "soc", "network", "wifi")
+        if name in known or name.startswith("drivers.") or name.startswith("boards"):
             del sys.modules[name]
 
 
@@ -178,6 +181,7 @@ def _look():
             said = json.load(f)
     except (OSError, ValueError):
         return  # not there yet, or being written
+    told.update(said)
     for pin, level in said.get("pins", {}).items():
         drive(int(pin), level)
     for pin, value in said.get("volts", {}).items():

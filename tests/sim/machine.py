@@ -1,7 +1,9 @@
-"""machine, simulated: Pin and ADC. See hardware."""
+"""machine, simulated: Pin and ADC; the rest of it is in soc. See hardware."""
 
 import hardware
+import soc
 from hardware import claim, misuse, use
+from soc import RTC, WDT, Timer, mem32, reset, reset_cause  # noqa: F401
 
 
 class Pin:
@@ -14,9 +16,11 @@ class Pin:
     IRQ_RISING = 8
 
     def __init__(self, id, mode=-1, pull=-1, value=None):
-        if isinstance(id, str):
+        if id == "LED" and hardware.chip == "rp2":
+            id = hardware.LED
+        elif isinstance(id, str):
             id = int(id[2:]) if id[:2] == "GP" and id[2:].isdigit() else -1
-        if not isinstance(id, int) or id not in hardware.PINS[hardware.chip]:
+        if not isinstance(id, int) or id not in hardware.PINS[hardware.chip] and id != hardware.LED:
             raise ValueError("invalid pin")
         self.id = id
         self.mode = self.pull = self.handler = None
@@ -110,3 +114,6 @@ class ADC:
         else:
             volts = hardware.volts.get(self.pin, 0)
         return max(0, min(65535, int(volts / self.full * 65535 + 0.5)))
+
+
+globals().update(soc.CAUSES)

@@ -1,0 +1,5 @@
+"""The first that a board runs, also for the REPL and mpremote: nothing here may fail."""
+
+import micropython
+
+micropython.alloc_emergency_exception_buf(100)  # or an exception in an interrupt has no traceback

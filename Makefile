@@ -2,6 +2,7 @@
 #   make demo    an alert and a printer's mail survive a power cut and reach the inbox
 #   make test    all tests, on CPython and on MicroPython
 #   make fuzz    random input for sessions and replies of name servers, FUZZ of each (a million)
+#   make power   power cuts at each operation of the flash, with CUTS seeds (10), and ALERTS alerts (100,000)
 #   make bench   measurements, as ratios to a peer measured in the same run
 #   make lint    ruff
 #   make clean   removes .venv and what was built
@@ -15,11 +16,13 @@ PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 JOBS ?= 2
 
 FUZZ ?= 1000000
+CUTS ?= 10
+ALERTS ?= 100000
 
-.PHONY: help demo test fuzz bench lint clean
+.PHONY: help demo test fuzz power bench lint clean
 
 help:
-	@sed -n '2,9s/^# \{0,1\}//p' Makefile
+	@sed -n '2,10s/^# \{0,1\}//p' Makefile
 
 $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later was found; name one: make PYTHON=/path/to/python3.11 demo" >&2; exit 2; }
@@ -42,6 +45,10 @@ fuzz: $(STAMP)
 	@$(BIN)/python tests/host/test_fuzz.py $(FUZZ)
 	@echo "make: $(FUZZ) random replies of name servers"
 	@$(BIN)/python tests/host/test_dns_properties.py $(FUZZ)
+
+power: $(STAMP)
+	@echo "make: power cuts with $(CUTS) seeds, $(ALERTS) alerts; this takes a while"
+	@EDGEPOST_CUTS=$(CUTS) EDGEPOST_ALERTS=$(ALERTS) $(BIN)/python -m pytest -q -rP -n $(JOBS) tests/host/test_power.py
 
 bench: $(STAMP)
 	@echo "make: measuring; ratios to a peer in the same run"

@@ -21,22 +21,23 @@ def nowhere(address):
     return "." not in domain or domain[-1] == "]" or domain.rpartition(".")[2] in _NOWHERE
 
 
-def tell(relay, mail, notices, host):
+def tell(relay, mail, notices, host, admin=""):
     """Queues the notification that a mail's sender wants, before the mail itself goes: a power cut in between makes two
     rather than none. Returns the bit set of the recipients it is about.
 
-    notices: (number, address, action as in dsn.report, reply); host: the SmartHost that said so.
+    notices: (number, address, action as in dsn.report, reply); host: the SmartHost that said so; admin: who is told of
+    all of them instead, for a mail that cannot be kept as a dead letter.
     """
     meta = mail.meta
-    to = meta["f"]
+    to = admin or meta["f"]
     asked = meta.get("n")
-    if not to or nowhere(to):
+    if not admin and (not to or nowhere(to)):
         return 0
     told = 0
     results = []
     for n, address, action, result in notices:
         how = asked[n] if asked else ""
-        if wanted(how, action) and (how or relay.bounce):
+        if admin or wanted(how, action) and (how or relay.bounce):
             told |= 1 << n
             results.append((address, action, result, how, host.host))
     if not results:
@@ -48,7 +49,10 @@ def tell(relay, mail, notices, host):
     for full in (True, False) if "RET=FULL" in meta.get("d", "") else (False,):
         mail.rewind()
         try:
-            queue.add({"f": "", "r": [to], "t": now, "u": queue.uptime()}, notification(
+            envelope = {"f": "", "r": [to], "t": now, "u": queue.uptime()}
+            if admin:
+                envelope["k"] = 1
+            queue.add(envelope, notification(
                 relay.name, to, meta, results, now, clock.offset(now), mail.read, full, mail.eight, until))
             relay.log("%s: %s is told" % (meta["i"], to))
             return told

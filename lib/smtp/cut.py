@@ -25,7 +25,7 @@ from .queue import QueueFull
 from .relay import Job
 from .reply import SMTPError
 from .slots import Slots
-from .stream import SEND, _buffers, sleep_ms
+from .stream import SEND, sleep_ms
 
 _MOST = const(4)  # mails at a time, where there is
 _MEMORY = const(65536)  # for each
@@ -40,6 +40,7 @@ BLOCK = 150000  # ms until a piece is taken, 4.5.3.2.5: a device waits 3 minutes
 FINAL = 600000  # ms for the reply to the mail, 4.5.3.2.6
 
 gc.collect()
+spare = [bytearray(_SLICE)]  # later there may be no room in one piece
 turns = Slots(max(1, min(_MOST, gc.mem_free() // _MEMORY)) if hasattr(gc, "mem_free") else _MOST)
 
 
@@ -134,7 +135,7 @@ class Sink:
         self.relay = relay
         self.envelope = envelope
         self.part = Part(meta)
-        self.stream = None
+        self.stream = self.buf = None
         self.ready = False
         self.octets = 0
         self.tail = b"\r\n"
@@ -167,10 +168,9 @@ class Sink:
         slots = relay.slots
         if slots and host.security != "none":
             if envelope.tls and slots.free + len(slots.holders) < 2:
-                raise SMTPError(552, "5.3.4", "there is no memory for two TLS sessions: send less, or without TLS")
+                raise later("4.3.2", "no memory for two TLS sessions, yours is the other one")
             while not slots.take(self):
                 await sleep_ms(100)
-        _buffers[:] = []  # spare ones may be where there is room in one piece
         session = await relay.open(host)
         if not session:
             raise later("4.4.1", "no session with the smart host")
@@ -215,7 +215,7 @@ class Sink:
             raise self.verdict(reply)
         self.head = True
         self.kept = b""
-        self.client.buf = bytearray(_SLICE)
+        self.client.buf = self.buf = spare.pop() if spare else bytearray(_SLICE)
 
     def offer(self):
         """Generator: the envelope."""
@@ -392,10 +392,14 @@ class Sink:
         meta = self.part.meta
         if "d" in meta:
             meta["d"] = meta["d"].replace("RET=FULL", "RET=HDRS")  # there is no more
-        told = tell(self.relay, Part(meta, self.kept), notices, self.job.host)
-        for n, to, action, _ in notices:
-            if action == "failed" and not told >> n & 1:
-                self.relay.log("%s: nobody is told that it is refused for %s" % (meta["i"], to))
+        relay = self.relay
+        told = tell(relay, Part(meta, self.kept), notices, self.job.host)
+        rest = [item for item in notices if item[2] == "failed" and not told >> item[0] & 1]
+        if rest and relay.admin:
+            told |= tell(relay, Part(meta, self.kept), rest, self.job.host, relay.admin)
+        for n, to, _, _ in rest:
+            if not told >> n & 1:
+                relay.log("%s: nobody is told that it is refused for %s" % (meta["i"], to))
 
     async def leave(self):
         try:
@@ -415,6 +419,9 @@ class Sink:
         """The end, at any time: without a dot, so what was sent is no mail."""
         self.hang_up()
         turns.give(self)
+        if self.buf and not spare:
+            spare.append(self.buf)
+        self.buf = None
 
 
 def nothing():

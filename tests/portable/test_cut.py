@@ -280,9 +280,7 @@ class Site:
         gateway.time = clock
         gateway.log = lambda area, text: self.log.append(text)
         gateway._mail.update({"from": "gw@example.com", "to": [], "domain": "gw.example.com"})
-        self.intake = gateway.Intake(self.most)
-        if self.through:
-            self.intake.relay = relay
+        self.intake = gateway.Intake(self.most, relay if self.through else None)
         self.listener = Listener("gw.example.com", self.intake, ["127.0.0.0/8"], max_size=self.most)
         self.listener.dsn = True
         self.listener.log = self.log.append
@@ -697,6 +695,20 @@ async def test_who_does_not_want_to_hear_of_a_failure_hears_nothing():
             assert said.startswith("250"), said
             eq(len(site.queue), 0)
             assert "nobody is told" in "\n".join(site.log), site.log
+
+
+async def test_the_admin_hears_of_a_refusal_that_its_sender_cannot_be_told():
+    async with Site(Host(say={"c@example.net": "550 5.1.1 unknown"}), room=40960) as site:
+        site.relay.admin = "admin@example.com"
+        said = await site.send(scan(60000), ("b@example.net", "c@example.net"), sender="p@printer")
+        assert said.startswith("250"), said
+        note = site.queue.take()
+        eq((note.meta["f"], note.meta["r"]), ("", ["admin@example.com"]))
+        text = bytearray(note.size)
+        note.read(text)
+        note.close()
+        assert b"Final-Recipient: rfc822; c@example.net" in text and b"p@printer" in text, text
+        assert "nobody is told" not in "\n".join(site.log), site.log
 
 
 async def test_where_a_refusal_could_not_be_told_the_mail_waits_at_the_device():

@@ -2,4 +2,5 @@
 
 import micropython
 
-micropython.alloc_emergency_exception_buf(100)  # or an exception in an interrupt has no traceback
+if hasattr(micropython, "alloc_emergency_exception_buf"):
+    micropython.alloc_emergency_exception_buf(100)  # or an exception in an interrupt has no traceback

@@ -124,10 +124,14 @@ class Intake:
     through `relay` to the smart host while it arrives, unless that is None."""
 
     devices = None
-    relay = None
 
-    def __init__(self, most):
+    def __init__(self, most, relay=None):
         self.most = most  # octets that a mail may have
+        self.relay = relay
+        if relay:
+            from smtp import cut  # now: later it would leave the heap in pieces
+
+            self.cut = cut
         room = min(queue.max_bytes, queue.free() + queue.used - queue.reserve)
         self.room = room - room // 128 - queue.block  # and that a mail may have in an empty spool
         self.large = []  # peers that sent more without saying so first
@@ -176,10 +180,8 @@ class Intake:
 
     async def through(self, envelope, meta, priority, why=None):
         """A sink that passes the mail on. why: the QueueFull that kept it out of the queue, or None."""
-        from smtp.cut import through
-
         try:
-            return await through(self.relay, envelope, meta)
+            return await self.cut.through(self.relay, envelope, meta)
         except SMTPError as e:
             if e.code >= 500 or envelope.size > self.room:
                 raise
@@ -214,13 +216,11 @@ class Sink:
             raise full(e)
 
     async def switch(self, piece):
-        from smtp.cut import switch
-
         intake = self.intake
         peer = self.envelope.peer
         if peer not in intake.large:
             intake.large = intake.large[-7:] + [peer]
-        self.writer = await switch(intake.relay, self.envelope, self.meta, self.writer, piece)
+        self.writer = await intake.cut.switch(intake.relay, self.envelope, self.meta, self.writer, piece)
 
     def abort(self):
         self.writer.abort()
@@ -314,9 +314,7 @@ async def main(board):
     relay.slots = slots
     # One device that runs wild leaves room for the others.
     server = Server(board.MAX_SESSIONS, board.BUFFER, board.MAX_SESSIONS - max(2, board.MAX_SESSIONS // 4))
-    intake = Intake(q["max_message"])
-    if q.get("cut_through", True):
-        intake.relay = relay
+    intake = Intake(q["max_message"], relay if q.get("cut_through", True) else None)
     if config.get("device"):
         from devices import Devices
 

@@ -39,17 +39,18 @@ def work(board, config, relay, server, listeners):
 
         pin = Pin(board.LED if me["led"] is True else me["led"], Pin.OUT)
         jobs.append(("led", lambda: led.run(pin.value, lambda: state(relay, station))))
-    if me.get("watchdog"):
-        import watch
-
-        dog = watch.everything(watch.Watch(clock.uptime, bite), relay, server, gateway.rules)
-        jobs.append(("watchdog", lambda: dog.run(board.WATCHDOG)))
     import crash
 
     if crash.read():
         import report
 
         jobs.append(("report", lambda: report.run(me["name"])))
+    if me.get("watchdog"):
+        import watch
+
+        dog = watch.everything(watch.Watch(clock.uptime, bite), relay, server, gateway.rules)
+        dog.start(board.WATCHDOG)  # before the first sensor is read, which may hang
+        jobs.append(("watchdog", dog.run))
     return jobs
 
 

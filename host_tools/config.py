@@ -23,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization as ser
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
+from . import board as boards
 from . import build, sensors, timezone
 from .errors import UserError
 
@@ -41,6 +42,22 @@ EXAMPLES = {
     "board.domain": 'domain = "cold-store.example.com"',
     "board.timezone": 'timezone = "Europe/Berlin"',
     "board.dns": 'dns = ["192.168.1.1"]',
+    "board.ntp": 'ntp = ["pool.ntp.org"]',
+    "board.led": "led = true",
+    "board.watchdog": "watchdog = true",
+    "board.profile": 'profile = "pico_w"',
+    "wifi": '[wifi] and below it ssid = "barn" and password = { env = "WIFI_PASSWORD" }',
+    "wifi.ssid": 'ssid = "barn"',
+    "wifi.password": 'password = { env = "WIFI_PASSWORD" }',
+    "wifi.country": 'country = "DE"',
+    "wifi.hostname": 'hostname = "cold-store"',
+    "wifi.address": 'address = "192.168.1.9"',
+    "wifi.netmask": 'netmask = "255.255.255.0"',
+    "wifi.gateway": 'gateway = "192.168.1.1"',
+    "wifi.dns": 'dns = "192.168.1.1"',
+    "wifi.power_save": "power_save = false",
+    "log": '[log] and below it max_bytes = "32KB"',
+    "log.max_bytes": 'max_bytes = "32KB"',
     "smarthost": '[smarthost] and below it host = "smtp.example.com"',
     "smarthost.host": 'host = "smtp.example.com"',
     "smarthost.port": "port = 587",
@@ -516,6 +533,10 @@ def _secret(value, info):
     return secret
 
 
+def _wifi_password(value, info):
+    return boards.wifi_password(_secret(value, info))
+
+
 def _refresh_token(value, info):
     secret = _secret(value, info).strip()
     if not re.fullmatch(r"[!-~]+", secret):
@@ -613,6 +634,26 @@ class Board(_Table):
     domain: _is(_domain, "")
     timezone: _is(_zone, [0])
     dns: _is(_name_servers, None)
+    ntp: _is(boards.servers(is_domain), None)
+    led: _is(boards.led, None)
+    watchdog: _is(_flag, None)
+    profile: _is(boards.profile, None)
+
+
+class Wifi(_Table):
+    ssid: _is(boards.ssid)
+    password: _is(_wifi_password, "")
+    country: _is(boards.country, None)
+    hostname: _is(boards.hostname, None)
+    address: _is(boards.ipv4, None)
+    netmask: _is(boards.netmask, None)
+    gateway: _is(boards.ipv4, None)
+    dns: _is(boards.ipv4, None)
+    power_save: _is(_flag, None)
+
+
+class Log(_Table):
+    max_bytes: _is(boards.log_size(size), 32 << 10)
 
 
 class SmartHost(_Table):
@@ -727,7 +768,7 @@ class Sensor(_Table):
     priority: _is(_choice("urgent", "normal", "low"), "normal")
 
 
-_SINGLE = {"board": Board, "mail": Mail, "queue": Queue}
+_SINGLE = {"board": Board, "mail": Mail, "queue": Queue, "wifi": Wifi, "log": Log}
 _LISTS = {"smarthost": SmartHost, "listener": Listener, "device": Device, "sensor": Sensor}
 
 
@@ -807,13 +848,13 @@ def load(path, env=None, previous=None):
     raw = dict(raw)
     for name in raw.keys() - _SINGLE.keys() - _LISTS.keys():
         near = difflib.get_close_matches(name, [*_SINGLE, *_LISTS], 1, 0.6)
-        known = "board, smarthost, mail, listener, device, queue, sensor"
+        known = "board, wifi, smarthost, mail, listener, device, queue, sensor, log"
         hint = f"did you mean [{near[0]}]?" if near else f"known are {known}"
         check.problem(name, f"is not a known table; {hint}", EXAMPLES[near[0]] if near else "")
     if "board" not in raw:
         check.problem("board", "is missing")
-    board, mail, queue = (
-        check.table(model, raw.get(name, {}), name) if name in raw or name != "board" else None
+    board, mail, queue, wifi, log = (
+        check.table(model, raw.get(name, {}), name) if name in raw or name in ("mail", "queue") else None
         for name, model in _SINGLE.items()
     )
     lists = {}
@@ -841,6 +882,7 @@ def load(path, env=None, previous=None):
         if isinstance(table, dict):
             sensors.check(check.problem, key, table, check.context["base"])
     _check_together(check, raw, lists)
+    boards.check(check.problem, check.warnings.append, raw)
     if queue and (queue.delay_notice or 14400) >= (queue.expire or 432000) and "delay_notice" in raw["queue"]:
         check.problem("queue.delay_notice", "is not less than queue.expire: a mail is given up before it is late")
     if check.problems:
@@ -859,8 +901,15 @@ def load(path, env=None, previous=None):
         config["mail"]["fold"] = mail.fold
     if mail.heartbeat:
         config["mail"]["heartbeat"] = mail.heartbeat
-    if board.dns:
-        config["board"]["dns"] = board.dns
+    if wifi and board.ntp is None:
+        board.ntp = boards.POOL
+    for name in ("dns", "ntp", "led", "watchdog", "profile"):
+        if getattr(board, name):
+            config["board"][name] = getattr(board, name)
+    if wifi:
+        config["wifi"] = boards.values(wifi, board)
+    if log:
+        config["log"] = log.model_dump()
     if lists["device"]:
         config["device"] = [m.model_dump(exclude_defaults=True) for _, _, m in lists["device"]]
     return config, check.warnings

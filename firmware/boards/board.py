@@ -49,18 +49,19 @@ RTC_MEMORY = 0
 _end = asyncio.Event()
 
 
-def _station():
+def _ifconfig():
     import network
 
-    return network.WLAN(network.STA_IF)
+    wlan = network.WLAN(network.STA_IF)
+    return wlan.ifconfig() if wlan.active() else ("0.0.0.0",) * 4
 
 
 def address():
-    return _station().ifconfig()[0]
+    return _ifconfig()[0]
 
 
 def nameservers():
-    return [ip for ip in _station().ifconfig()[3:] if ip != "0.0.0.0"]
+    return [ip for ip in _ifconfig()[3:] if ip != "0.0.0.0"]
 
 
 def hosts(name):

@@ -19,5 +19,5 @@ def reset_reason():
         return "power on"
     import sys
 
-    base = 0x400D8000 if "RP2350" in sys.implementation._machine else 0x40058000
+    base = 0x400D8000 if "RP2350" in getattr(sys.implementation, "_machine", "") else 0x40058000
     return "watchdog" if machine.mem32[base + 0x1C] == 0x6AB73121 else "reset"

@@ -859,3 +859,130 @@ def test_the_examples_of_the_guide_are_right(load, home, own):
     for block in blocks:
         load(GOOD + MAIL + block)
     (home / "user.py").unlink()
+
+
+# ---- the board itself
+
+WIFI = "[wifi]\nssid = 'barn'\npassword = { env = 'WIFI' }\n"
+
+
+def test_wifi_reaches_the_board_with_a_host_name_and_time_servers(load):
+    values, warnings = load(GOOD + WIFI, WIFI="hay and straw")
+    assert values["wifi"] == {"ssid": "barn", "password": "hay and straw", "hostname": "cold-store"}
+    assert values["board"]["ntp"] == [["pool.ntp.org", 123]]
+    assert warnings == []
+    text = WIFI + "country = 'DE'\nhostname = 'kueche'\npower_save = false\n"
+    values, _ = load(GOOD + text, WIFI="hay and straw")
+    assert values["wifi"] == {
+        "ssid": "barn", "password": "hay and straw", "hostname": "kueche", "country": "DE", "power_save": False,
+    }  # fmt: skip
+
+
+def test_without_wifi_nothing_of_it_reaches_the_board(load):
+    values, _ = load(GOOD)
+    assert "wifi" not in values and "log" not in values
+    assert set(values["board"]) == {"name", "domain", "tz"}
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [("Kühlraum 2 (Nord)", "k-hlraum-2-nord"), ("№", "edgepost"), ("x" * 31 + " y", "x" * 31), ("- a -", "a")],
+)
+def test_the_host_name_is_made_of_the_boards_name(load, name, host):
+    values, _ = load(GOOD.replace("cold-store", name) + WIFI, WIFI="hay and straw")
+    assert values["wifi"]["hostname"] == host
+
+
+def test_a_fixed_address_gets_what_is_left_out(load):
+    text = WIFI + "address = '192.168.1.9'\ngateway = '192.168.1.1'\n"
+    values, _ = load(GOOD + text, WIFI="hay and straw")
+    assert values["wifi"]["netmask"] == "255.255.255.0"
+    assert values["wifi"]["dns"] == "192.168.1.1"
+    text = text.replace("168.1.1'", "168.7.1'") + "netmask = '255.255.0.0'\ndns = '9.9.9.9'\n"
+    values, _ = load(GOOD + text, WIFI="hay and straw")
+    assert (values["wifi"]["netmask"], values["wifi"]["dns"]) == ("255.255.0.0", "9.9.9.9")
+
+
+def test_time_servers_have_ports_and_can_be_switched_off(load):
+    text = GOOD.replace("[smarthost]", "ntp = ['192.168.1.1', 'time.example.com.:1123']\n[smarthost]")
+    assert load(text)[0]["board"]["ntp"] == [["192.168.1.1", 123], ["time.example.com", 1123]]
+    text = GOOD.replace("[smarthost]", "ntp = []\n[smarthost]") + WIFI
+    assert "ntp" not in load(text, WIFI="hay and straw")[0]["board"]
+
+
+def test_led_watchdog_profile_and_log(load):
+    text = "led = true\nwatchdog = true\nprofile = 'pico_w'\n"
+    values, _ = load(GOOD.replace("[smarthost]", text + "[smarthost]") + "[log]\n")
+    board = values["board"]
+    assert (board["led"], board["watchdog"], board["profile"]) == (True, True, "pico_w")
+    assert values["log"] == {"max_bytes": 32768}
+    values, _ = load(GOOD.replace("[smarthost]", "led = 'GP3'\n[smarthost]") + "[log]\nmax_bytes = '64KB'\n")
+    assert (values["board"]["led"], values["log"]["max_bytes"]) == ("GP3", 65536)
+    values, _ = load(GOOD.replace("[smarthost]", "led = false\nwatchdog = false\n[smarthost]"))
+    assert not {"led", "watchdog"} & set(values["board"])
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "part"),
+    [
+        ("[wifi]\npassword = 'hay and straw'", "wifi.ssid", "is missing"),
+        ("[wifi]\nssid = ''", "wifi.ssid", "not the name of a network"),
+        ("[wifi]\nssid = '" + "ü" * 17 + "'", "wifi.ssid", "longer than 32 bytes"),
+        ("[wifi]\nssid = 'barn'\npassword = 'short'", "wifi.password", "has 5 characters"),
+        ("[wifi]\nssid = 'barn'\npassword = '" + "x" * 64 + "'", "wifi.password", "has 64 characters"),
+        ("[wifi]\nssid = 'barn'\npassword = { env = 'NONE' }", "wifi.password", "NONE is not set"),
+        (WIFI + "country = 'Germany'", "wifi.country", "two capital letters"),
+        (WIFI + "country = 'de'", "wifi.country", "two capital letters"),
+        (WIFI + "hostname = 'cold store'", "wifi.hostname", "letters, digits and -"),
+        (WIFI + "hostname = '" + "x" * 33 + "'", "wifi.hostname", "1 to 32"),
+        (WIFI + "address = '192.168.1'\ngateway = '192.168.1.1'", "wifi.address", "not an IPv4 address"),
+        (WIFI + "address = '192.168.1.9'", "wifi.gateway", "is missing"),
+        (WIFI + "address = '192.168.1.9'\ngateway = '192.168.2.1'", "wifi.gateway", "192.168.1.0/24"),
+        (WIFI + "gateway = '192.168.2.1'", "wifi.gateway", "no use without address"),
+        (WIFI + "address = '10.0.0.9'\ngateway = '10.0.0.1'\nnetmask = '10.0.0.1'", "wifi.netmask", "not a netmask"),
+        (WIFI + "power_save = 'no'", "wifi.power_save", "neither true nor false"),
+        (WIFI + "pasword = 'x'", "wifi.pasword", "did you mean password?"),
+        ("[log]\nmax_bytes = '4KB'", "log.max_bytes", "between 8KB and 1MB"),
+        ("[log]\nmax_bytes = '2MB'", "log.max_bytes", "between 8KB and 1MB"),
+        ("[wlan]", "wlan", "known are board, wifi"),
+    ],
+)
+def test_what_is_wrong_with_the_board_is_told(load, text, key, part):
+    found = problems(load, GOOD + text, WIFI="hay and straw")
+    assert [p for p in found if p.startswith(key + ":") and part in p], found
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "part"),
+    [
+        ("ntp = 5", "board.ntp", "5 is not the name"),
+        ("ntp = ['a b', '1.2.3']", "board.ntp", "'1.2.3' is not the name"),
+        ("ntp = ['time.example.com:0']", "board.ntp", "is not the name"),
+        ("ntp = ['a','b','c','d','e','f','g']", "board.ntp", "more than 6"),
+        ("led = 'green'", "board.led", "neither true, false nor a pin"),
+        ("watchdog = 60", "board.watchdog", "neither true nor false"),
+        ("profile = 'toaster'", "board.profile", "none of firmware/boards: esp32, pico_w"),
+        ("profile = 'unix'", "board.profile", "none of firmware/boards"),
+    ],
+)
+def test_what_is_wrong_with_the_keys_of_the_board_is_told(load, text, key, part):
+    found = problems(load, GOOD.replace("[smarthost]", text + "\n[smarthost]"))
+    assert [p for p in found if p.startswith(key + ":") and part in p], found
+
+
+def test_the_leds_pin_is_not_that_of_a_sensor(load):
+    text = GOOD.replace("[smarthost]", "led = 14\n[smarthost]") + MAIL
+    text += "[[sensor]]\nname = 'door'\ndriver = 'digital'\npin = 14\nis = 'on'\n"
+    (problem,) = problems(load, text)
+    assert problem.startswith("board.led: 14 is the pin of a sensor, too")
+
+
+def test_what_is_risky_with_wifi_is_said_and_its_password_is_not(load):
+    _, warnings = load(GOOD + "[wifi]\nssid = 'barn'\n")
+    assert [w for w in warnings if "an open network" in w]
+    _, warnings = load(GOOD + "[wifi]\nssid = 'barn'\npassword = 'hay and straw'\n")
+    assert [w for w in warnings if "wifi.password stands in board.toml" in w] and "hay" not in "".join(warnings)
+    _, warnings = load(GOOD + WIFI + LISTENER, WIFI="hay and straw")
+    assert [w for w in warnings if "where no device can reach it" in w]
+    _, warnings = load(GOOD + WIFI + LISTENER + "address = '0.0.0.0'\n", WIFI="hay and straw")
+    assert warnings == []

@@ -294,7 +294,7 @@ def test_a_scan_that_is_refused_for_good_is_not_tried_for_ever(smarthost, gatewa
 
 def test_a_device_that_is_switched_off_in_the_middle_leaves_no_mail_at_the_smart_host(smarthost, gateway):
     host = smarthost()
-    gate = gateway(LARGE, host, flash=FLASH)
+    gate = gateway(LARGE, host, flash=FLASH, heapsize="320k")
     before = image(gate)
     sent = scan(MEDIUM)
     for chunk in (b"", b"BDAT %d\r\n" % (2 * MEDIUM), b"BDAT %d LAST\r\n" % (2 * MEDIUM)):

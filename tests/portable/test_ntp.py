@@ -267,7 +267,7 @@ class Clock(clock.Clock):
 
 
 class Stage:
-    """Time servers "1.0.0.n" by number. Each is a function of the true time in ms that gives what it says, or raises."""
+    """Time servers "1.0.0.n", by number, each a function of the true time in ms that gives what it says, or raises."""
 
     def __init__(self, path, *servers, servers_of=None):
         self.path = path + "/clock"

@@ -68,6 +68,31 @@ class Sink:
             self.box.aborted += 1
 
 
+class Late(Box):
+    """The same, and all that takes time it gives as an awaitable."""
+
+    def open(self, envelope):
+        return self.opened(envelope)
+
+    async def opened(self, envelope):
+        return LateSink(Box.open(self, envelope))
+
+
+class LateSink:
+    def __init__(self, sink):
+        self.sink = sink
+        self.abort = sink.abort
+
+    def write(self, piece):
+        return self.late(self.sink.write, piece)
+
+    def commit(self):
+        return self.late(self.sink.commit)
+
+    async def late(self, function, *args):
+        return function(*args)
+
+
 def session(box, peer=LAN, size=2048, **options):
     options["networks"] = options.get("networks", NETWORKS)
     listener = Listener("mx.example.com", box, **options)
@@ -76,10 +101,11 @@ def session(box, peer=LAN, size=2048, **options):
 
 
 def talk(text, peer=LAN, size=2048, fail="", error=None, **options):
-    """Plays a transcript for each cut; gives the box, which has to be the same after each."""
+    """Plays a transcript for each cut, and with a backend that takes its time; gives the box, which has to be the same
+    after each."""
     seen = None
-    for cut in CUTS:
-        box = Box(fail, error)
+    for cut in (5,) + CUTS:
+        box = (Late if cut == 5 else Box)(fail, error)
         generator, wire = session(box, peer, size, **options)
         box.player = play(generator, wire, "S: 220 mx.example.com ESMTP\n" + text, cut)
         state = [m[1] for m in box.mails], box.aborted, box.opened

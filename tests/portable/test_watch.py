@@ -1,5 +1,6 @@
-"""firmware/watch.py: the watchdog bites when the loop, the relay, the server or a rule hangs, and only then. The relay is
-the real one, in a world whose time the test makes; so is the rule; the chip's watchdog is simulated."""
+"""firmware/watch.py: the watchdog bites when the loop, the relay, the server or a rule hangs, and only then.
+
+Relay and rule are the real ones, in a world whose time the test makes; the chip's watchdog is simulated."""
 
 import asyncio
 
@@ -59,7 +60,8 @@ class Stage:
         self.rule.driver = self
         self.dog = watch.everything(
             watch.Watch(clock.uptime, self.bites.append), self.world.relay, self.server, [self.rule])
-        self.tasks = [asyncio.create_task(self.dog.run(8300)), asyncio.create_task(self.rule.run())]
+        self.dog.start(8300)
+        self.tasks = [asyncio.create_task(self.dog.run()), asyncio.create_task(self.rule.run())]
 
     async def read(self):
         while self.hang:
@@ -75,14 +77,15 @@ class Stage:
     def run(self, story):
         async def main():
             await self.boot()
-            await story
-            for task in self.tasks:
-                eq(task.done(), False)
-                task.cancel()
-                try:
-                    await task
-                except asyncio.CancelledError:
-                    pass
+            try:
+                await story
+                eq([t for t in self.tasks if t.done()], [])
+            finally:
+                self.hang = False
+                for task in self.tasks:
+                    while not task.done():
+                        task.cancel()  # wait_for() of Python 3.11 may swallow one
+                        await asyncio.sleep(0)
 
         real = getattr(stream, "core", None)
         stream.core = Waiting(self.server)
@@ -118,8 +121,8 @@ def staged(test):
 
 
 @staged
-async def test_nothing_happens_for_a_day(stage):
-    await asyncio.sleep(86400)
+async def test_nothing_happens_for_hours(stage):
+    await asyncio.sleep(20000)
     stage.quiet()
     eq(stage.soc.dog[1], 8300)
 
@@ -127,7 +130,7 @@ async def test_nothing_happens_for_a_day(stage):
 @staged
 async def test_a_loop_that_stands_still_is_bitten_by_the_chip(stage):
     await asyncio.sleep(100)
-    world._now[0] += 8000  # somebody blocks, but not for long
+    world._now[0] += 6500  # somebody blocks, but not for long
     await asyncio.sleep(1)
     stage.quiet()
     world._now[0] += 8500
@@ -140,9 +143,9 @@ async def test_a_relay_that_hangs_is_bitten_when_there_is_mail_for_it(stage):
         await asyncio.Event().wait()
 
     stage.world.relay.session = session
-    await asyncio.sleep(86400)
+    await asyncio.sleep(7200)
     stage.quiet()
-    stage.world.alert("m1-100", ["m1.1@example.net"])
+    stage.world.alert("m1-100", ["m1-100.1@good.example.net"])
     seconds = await stage.bitten(3600)
     assert 900 < seconds < 1000, seconds
     eq(len(stage.bites), 1)
@@ -153,7 +156,7 @@ async def test_a_relay_that_hangs_is_bitten_when_there_is_mail_for_it(stage):
 async def test_a_relay_whose_task_was_lost_is_bitten(stage):
     stage.world.task.cancel()
     await asyncio.sleep(1)
-    stage.world.alert("m1-100", ["m1.1@example.net"])
+    stage.world.alert("m1-100", ["m1-100.1@good.example.net"])
     await stage.bitten(3600)
     stage.world.boot()  # for the end of the story
 
@@ -161,18 +164,19 @@ async def test_a_relay_whose_task_was_lost_is_bitten(stage):
 @staged
 async def test_a_relay_that_delivers_is_left_alone(stage):
     for n in range(16):
-        stage.world.alert("m%d-300" % n, ["m%d.1@%s.example.net" % (n, ("busy", "slow", "good", "never")[n % 4])])
-        await asyncio.sleep(1700)
+        stage.world.alert("m%d-300" % n, ["m%d-300.1@%s.example.net" % (n, ("busy", "slow", "good", "never")[n % 4])])
+        await asyncio.sleep(1000)
     stage.quiet()
+    eq(stage.world.relay.delivered, 12)
 
 
 @staged
-async def test_a_smart_host_that_is_away_for_a_weekend_is_no_hanging_relay(stage):
+async def test_a_smart_host_that_is_away_for_hours_is_no_hanging_relay(stage):
     stage.world.hosts[0].up = False
-    stage.world.alert("m1-100", ["m1.1@example.net"])
-    await asyncio.sleep(20 * 3600)
+    stage.world.alert("m1-100", ["m1-100.1@good.example.net"])
+    await asyncio.sleep(20000)
     stage.quiet()
-    assert stage.world.relay.failures > 50
+    assert stage.world.relay.failures > 30
     stage.world.hosts[0].up = True
     await stage.world.drain()
     stage.quiet()
@@ -188,7 +192,7 @@ async def test_a_network_that_is_away_is_no_hanging_relay(stage):
             pass
 
     stage.world.relay.hosts[0].rates = [Gate()]
-    stage.world.alert("m1-100", ["m1.1@example.net"])
+    stage.world.alert("m1-100", ["m1-100.1@good.example.net"])
     await asyncio.sleep(20000)
     stage.quiet()
     eq(stage.world.sessions, 0)
@@ -197,7 +201,7 @@ async def test_a_network_that_is_away_is_no_hanging_relay(stage):
 @staged
 async def test_a_smart_host_that_wants_no_mail_for_a_while_is_no_hanging_relay(stage):
     stage.world.relay.hosts[0].paused = stage.world.clock.uptime() + 7200
-    stage.world.alert("m1-100", ["m1.1@example.net"])
+    stage.world.alert("m1-100", ["m1-100.1@good.example.net"])
     await asyncio.sleep(7000)
     stage.quiet()
 
@@ -216,8 +220,8 @@ async def test_who_waits_for_his_turn_with_tls_does_not_hang(stage):
 
     stage.world.relay.slots = Slots()
     stage.world.relay.hosts[0].security = "starttls"
-    stage.world.alert("m1-100", ["m1.1@example.net"])
-    await asyncio.sleep(7200)
+    stage.world.alert("m1-100", ["m1-100.1@good.example.net"])
+    await asyncio.sleep(1500)
     stage.quiet()
 
 
@@ -233,9 +237,9 @@ async def test_a_session_that_waits_for_its_smart_host_does_not_hang(stage):
         await asyncio.Event().wait()
 
     stage.world.relay.session = session
-    stage.world.alert("m1-100", ["m1.1@example.net"])
+    stage.world.alert("m1-100", ["m1-100.1@good.example.net"])
     try:
-        for _ in range(200):
+        for _ in range(30):
             one.waiter = 1
             one.due = stream.ticks_add(stream.ticks_ms(), 300000)
             await asyncio.sleep(100)
@@ -259,7 +263,7 @@ async def test_a_session_of_a_device_does_not_speak_for_the_relay(stage):
         await asyncio.Event().wait()
 
     stage.world.relay.session = session
-    stage.world.alert("m1-100", ["m1.1@example.net"])
+    stage.world.alert("m1-100", ["m1-100.1@good.example.net"])
     try:
         await stage.bitten(2000)
     finally:
@@ -303,7 +307,7 @@ async def test_a_server_that_does_not_wait_for_its_socket_is_bitten(stage):
 @staged
 async def test_a_gateway_without_a_listener_is_left_alone(stage):
     stage.server.socks = []
-    await asyncio.sleep(86400)
+    await asyncio.sleep(3600)
     stage.quiet()
 
 
@@ -312,9 +316,8 @@ async def test_a_rule_that_hangs_is_bitten(stage):
     await asyncio.sleep(1000)
     stage.hang = stage.deaf = True  # wait_for() cannot end it either
     seconds = await stage.bitten(900)
-    assert 360 < seconds < 460, seconds
+    assert 300 < seconds < 460, seconds
     assert stage.bites[0].startswith("the sensor freezer did nothing"), stage.bites
-    stage.hang = stage.deaf = False
 
 
 @staged
@@ -336,9 +339,14 @@ async def test_a_driver_that_is_too_slow_or_fails_is_no_hanging_rule(stage):
 @staged
 async def test_a_rule_that_reads_once_a_day_is_left_alone(stage):
     stage.rule.rule["every"] = 86400
-    stage.dog.items[-1][2] += 86400
-    await asyncio.sleep(2 * 86400)
-    stage.quiet()
+    now = [0]
+    dog = watch.everything(watch.Watch(lambda: now[0], None), stage.world.relay, stage.server, [stage.rule])
+    for hour in range(48):
+        now[0] = hour * 3600
+        stage.rule.alive = now[0] // 86400 * 86400
+        eq(dog.look(), None)
+    now[0] = 86400 + 86400 + 400
+    assert "freezer" in dog.look()[0]
 
 
 @staged
@@ -347,7 +355,7 @@ async def test_a_look_without_memory_is_no_hanging_task(stage):
         raise MemoryError
 
     stage.dog.items[1][1] = look
-    await asyncio.sleep(7200)
+    await asyncio.sleep(1800)
     stage.quiet()
 
 

@@ -1,0 +1,368 @@
+"""A simulated Pico W from power on: firmware/main.py and all that it starts, on a flash of its own, with a Wi-Fi, a time
+server and a smart host around it."""
+
+import datetime
+import email.utils
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from edgepost import build, config, unix
+from edgepost.log import Log
+from harness import PATIENCE
+
+ROOT = Path(__file__).resolve().parents[2]
+AHEAD = 5400  # seconds by which the time servers are ahead of this computer
+HEAP = "278k"  # the 256k of a gateway, and what the simulated hardware takes
+
+BOARD = """
+[board]
+name = "cold-store"
+ntp = ["127.0.0.1:{ntp}", "127.0.0.1:{ntp2}"]
+led = true
+watchdog = true
+[wifi]
+ssid = "barn"
+password = { env = "WIFI" }
+country = "DE"
+[smarthost]
+host = "localhost"
+port = {smarthost}
+ca = "{ca}"
+username = "gateway"
+password = { env = "SMTP" }
+[mail]
+from = "cold-store@example.com"
+to = ["oncall@example.com"]
+admin = "admin@example.com"
+[log]
+[[device]]
+address = "192.168.1.20"
+priority = "low"
+[[sensor]]
+name = "door"
+driver = "digital"
+pin = 14
+is = "on"
+every = "100ms"
+"""
+
+
+class TimeServer:
+    """NTP, in a thread of its own: `ahead` seconds before this computer; None: silent."""
+
+    def __init__(self, ahead=AHEAD):
+        self.ahead = ahead
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", 0))
+        self.port = self.sock.getsockname()[1]
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self):
+        while True:
+            query, peer = self.sock.recvfrom(100)
+            if not query:
+                return
+            if self.ahead is None:
+                continue
+            now = time.time() + self.ahead + 2208988800
+            stamp = int(now).to_bytes(4, "big") + int(now % 1 * 2**32).to_bytes(4, "big")
+            self.sock.sendto(b"\x24\2\6\xec" + bytes(12) + stamp + query[40:48] + stamp + stamp, peer)
+
+    def close(self):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"", self.sock.getsockname())
+        self.thread.join(PATIENCE)
+        self.sock.close()
+
+
+class Board:
+    """start() is power on or another cause; the flash stays. `around` is what the simulated hardware sees."""
+
+    def __init__(self, path, text, firmware):
+        self.path = path
+        self.image = path / "flash.img"
+        self.world = path / "world.json"
+        self.toml = path / "board.toml"
+        self.config = path / "config.json"
+        self.dog = path / "dog"
+        self.firmware = firmware
+        self.log = Log()
+        self.process = None
+        self.toml.write_text(text)
+        self.around = {"wifi": {"barn": {"key": "hay and straw"}}, "pins": {"14": 1}}
+        values, _ = config.load(self.toml, {"WIFI": "hay and straw", "SMTP": "secret"})
+        self.config.write_text(json.dumps(values))
+        self.sees()
+
+    def sees(self, **around):
+        """What is different around it from now on."""
+        self.around.update(around)
+        draft = self.path / "world.new"
+        draft.write_text(json.dumps(self.around))
+        draft.replace(self.world)
+
+    def start(self, cause="power on", wait="gateway: ready"):
+        """Starts it; gives the number of the first line of its log."""
+        since = self.log.mark()
+        self.dog.unlink(missing_ok=True)
+        self.process = subprocess.Popen(
+            [unix.find_micropython().path, "-X", f"heapsize={HEAP}", ROOT / "tests" / "sim" / "power_on.py", self.image,
+             self.firmware, *([self.config] if self.config else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "EDGEPOST_SIM_FILE": f"/host{self.world}", "EDGEPOST_SIM_CHIP": "rp2",
+                 "EDGEPOST_SIM_CAUSE": cause, "EDGEPOST_SIM_DOG": f"/host{self.dog}"},
+        )  # fmt: skip
+        self.log.follow(self.process.stdout)
+        if wait:
+            self.log.wait_for(wait, PATIENCE, since)
+        return since
+
+    def reset(self):
+        """Waits until it resets itself."""
+        status = self.process.wait(PATIENCE)
+        self.log.join(PATIENCE)
+        self.process.stdin.close()
+        assert status == 3, self.log.text()
+
+    def cut(self):
+        """The power goes."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.log.join(PATIENCE)
+            self.process.stdin.close()
+
+    def type(self, line):
+        """A line in the REPL; gives what it printed."""
+        since = self.log.mark()
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+        self.log.wait_for("sim: done", PATIENCE, since)
+        return "\n".join(self.log.lines[since:-1])
+
+    def said(self, text, since=0):
+        return self.log.wait_for(text, PATIENCE, since)
+
+
+@pytest.fixture
+def clocks():
+    servers = [TimeServer(), TimeServer()]
+    yield servers
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def firmware(tmp_path_factory):
+    """The firmware, and beside it the simulated hardware, compiled: on a board that takes no heap."""
+    made = tmp_path_factory.mktemp("firmware") / "firmware"
+    shutil.copytree(build.build(unix.find_micropython().mpy, print), made)
+    cross, _ = build.compiler()
+    for source in (ROOT / "tests" / "sim").glob("*.py"):
+        if source.name != "power_on.py":
+            subprocess.run([cross, "-o", made / f"{source.stem}.mpy", source], check=True)
+    return made
+
+
+@pytest.fixture
+def make(tmp_path, clocks, firmware):
+    made = []
+
+    def board(host, text=BOARD, change=None):
+        path = tmp_path / f"board{len(made)}"
+        path.mkdir()
+        code = firmware
+        if change:
+            code = path / "firmware"
+            shutil.copytree(firmware, code)
+            for name, source in change.items():
+                (code / name).write_text(source)
+        for name, value in {
+            "ntp": clocks[0].port, "ntp2": clocks[1].port, "smarthost": host.port, "ca": host.ca,
+        }.items():  # fmt: skip
+            text = text.replace("{" + name + "}", str(value))
+        made.append(Board(path, text, code))
+        return made[-1]
+
+    yield board
+    for one in made:
+        one.cut()
+        print(one.log.text())
+
+
+def test_it_boots_finds_network_and_time_and_an_alert_arrives(make, smarthost):
+    host = smarthost()
+    board = make(host)
+    board.start()
+    board.said('wifi: joined "barn" as 127.0.0.1')
+    board.said("clock: set by a time server")
+    board.sees(pins={"14": 0})
+    time.sleep(0.3)
+    board.sees(pins={"14": 1})
+    (mail,) = host.wait_for(1)
+    assert mail.message["Subject"] == "door: on" and mail.rcpts == ["oncall@example.com"]
+    assert mail.tls and mail.helo == "[127.0.0.1]"
+    said = email.utils.parsedate_to_datetime(mail.message["Date"])
+    ahead = said - datetime.datetime.now(datetime.UTC)
+    assert abs(ahead.total_seconds() - AHEAD) < 60, "the mail is not dated by the time servers"
+    assert "hay and straw" not in board.log.text() and "secret" not in board.log.text()
+    assert "Traceback" not in board.log.text()
+    assert board.dog.read_text() == "8300"
+
+
+def test_without_a_network_an_alert_waits_and_nothing_is_tried(make, smarthost):
+    host = smarthost()
+    board = make(host)
+    board.sees(wifi={})
+    board.start()
+    board.said("alert: ")
+    board.said('wifi: the network "barn" cannot be heard')
+    time.sleep(2)
+    assert host.connections == 0 and "relay: smart host" not in board.log.text()
+    board.sees(wifi={"barn": {"key": "hay and straw"}})
+    host.wait_for(1)
+
+
+def test_an_alert_from_before_the_clock_was_set_gets_the_time_when_it_was_raised(make, smarthost, clocks):
+    host = smarthost()
+    clocks[0].ahead = clocks[1].ahead = None
+    board = make(host)
+    board.start()
+    board.said("alert: ")
+    raised = time.time()
+    board.said("clock: time servers do not help")
+    clocks[0].ahead = clocks[1].ahead = AHEAD
+    (mail,) = host.wait_for(1, timeout=60)
+    said = email.utils.parsedate_to_datetime(mail.message["Date"]).timestamp()
+    assert abs(said - raised - AHEAD) < 5
+
+
+def test_a_power_cut_loses_no_alert(make, smarthost):
+    host = smarthost()
+    board = make(host)
+    board.sees(wifi={})
+    board.start()
+    board.said("alert: ")
+    board.cut()
+    board.sees(wifi={"barn": {"key": "hay and straw"}}, pins={"14": 0})
+    board.start()
+    (mail,) = host.wait_for(1)
+    assert mail.message["Subject"] == "door: on"
+
+
+BROKEN = "raise OSError('the module is broken')\n"
+
+
+def test_a_crash_is_mailed_once_and_three_of_them_are_safe_mode(make, smarthost):
+    host = smarthost()
+    board = make(host, change={"devices.py": BROKEN})
+    board.sees(pins={"14": 0})
+    board.start(wait="crashed;")
+    board.reset()
+    (Path(board.firmware) / "devices.py").unlink()  # mended
+    since = board.start("reset")
+    board.said("starts after: reset", since)
+    (mail,) = host.wait_for(1)
+    assert mail.message["Subject"] == "cold-store: started again after a crash"
+    assert mail.rcpts == ["admin@example.com"]
+    text = mail.message.get_content()
+    for part in ("OSError: the module is broken", 'File "gateway.py"', "starts after: power on"):
+        assert part in text, text
+    for _ in range(2):
+        board.cut()
+        since = board.start()
+        board.said("clock: set", since)
+    time.sleep(1)
+    assert len(host.mails) == 1
+
+    board.cut()
+    (Path(board.firmware) / "devices.py").write_text(BROKEN)
+    board.start(wait="crashed;")
+    board.reset()
+    for _ in range(2):
+        since = board.start("reset", wait=None)
+        board.reset()
+    since = board.start("reset", wait="the REPL is there")
+    told = "\n".join(board.log.lines[since:])
+    assert "SAFE MODE. The gateway crashed 3 times in a row" in told
+    assert "OSError: the module is broken" in told and "remove /crash.json" in told
+    assert "gateway: " not in told
+    (Path(board.firmware) / "devices.py").unlink()
+    board.type("import os; os.remove('/crash.json')")
+    board.cut()
+    since = board.start("reset")
+    board.said("gateway: ready", since)
+    assert len(host.mails) == 1
+
+
+def test_a_wrong_configuration_is_told_on_the_console_and_can_be_mended_there(make, smarthost):
+    host = smarthost()
+    board = make(host)
+    right = board.config.read_text()
+    board.config.write_text(right[:-20])
+    since = board.start(wait="the REPL is there")
+    told = "\n".join(board.log.lines[since:])
+    assert "the gateway does not run: /config.json is no JSON" in told and "put a right /config.json here" in told
+    values = json.loads(right)
+    del values["queue"]["max_bytes"]
+    board.type(f"f = open('/config.json', 'w'); f.write({json.dumps(values)!r}); f.close()")
+    board.config = None
+    board.cut()
+    since = board.start("reset", wait="the REPL is there")
+    assert "the configuration cannot be used (KeyError: max_bytes)" in "\n".join(board.log.lines[since:])
+    board.type(f"f = open('/config.json', 'w'); f.write({right!r}); f.close()")
+    board.cut()
+    since = board.start("reset")
+    board.said("wifi: joined", since)
+    assert "SAFE MODE" not in board.log.text()
+
+
+def test_the_watchdogs_bite_is_mailed(make, smarthost):
+    host = smarthost()
+    board = make(host)
+    board.start()
+    board.said("clock: set")
+    board.cut()
+    board.sees(pins={"14": 0})
+    since = board.start("watchdog")
+    board.said("starts after: watchdog", since)
+    (mail,) = host.wait_for(1)
+    assert "the watchdog reset the board" in mail.message.get_content()
+
+
+def test_a_loop_that_stands_still_lets_the_watchdog_starve(make, smarthost):
+    host = smarthost()
+    text = BOARD + '[[sensor]]\nname = "mine"\ndriver = "user"\nfunction = "hang"\nabove = 1\nevery = "2s"\n'
+    (Path(host.path) / "user.py").write_text("def hang():\n    return 5\n")
+    text = text.replace("[[sensor]]\nname = \"mine\"", f'[[sensor]]\nname = "mine"\npath = "{host.path}/user.py"')
+    board = make(host, text, {"user.py": "import time\ndef hang():\n    time.sleep(30)\n"})
+    board.config.write_text(board.config.read_text().replace(f"{host.path}/user.py", "/host" + str(board.firmware) + "/user.py"))
+    board.start(wait="gateway: ready")
+    time.sleep(9)
+    assert time.time() - board.dog.stat().st_mtime > 8.3
+
+
+def test_the_log_is_in_flash_after_a_power_cut(make, smarthost):
+    host = smarthost()
+    board = make(host, change={"devices.py": BROKEN})
+    board.start(wait="crashed;")
+    board.reset()
+    since = board.start("reset", wait="crashed;")
+    board.cut()
+    since = board.start("reset", wait="crashed;")
+    board.reset()
+    since = board.start("reset", wait="the REPL is there")
+    text = board.type("print(open('/log.txt').read())")
+    assert text.count("gateway: starts after:") == 0 or "OSError: the module is broken" in text
+    assert "OSError: the module is broken" in text, text
+    assert since

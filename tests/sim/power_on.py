@@ -1,0 +1,88 @@
+"""A simulated board from power on to its next reset, as a process of its own:
+
+    micropython -X heapsize=256k power_on.py IMAGE FIRMWARE [CONFIG]
+
+IMAGE is the flash, FIRMWARE the directory that host_tools/build.py makes, with the simulated modules in it; CONFIG is copied to /config.json. What a board
+does is done: boot.py and main.py are run, and what is left is the REPL, here lines on standard input until it ends. Exit
+status 3: the board has been reset. The environment variables are those of hardware and soc.
+"""
+
+import os
+import sys
+
+import vfs
+
+SIZE = 212 * 4096  # what a Pico W has for files
+
+
+class Flash:
+    def __init__(self, path):
+        self.f = open(path, "r+b")
+
+    def readblocks(self, n, buf, offset=0):
+        self.f.seek(n * 4096 + offset)
+        self.f.readinto(buf)
+
+    def writeblocks(self, n, buf, offset=0):
+        self.f.seek(n * 4096 + offset)
+        self.f.write(buf)
+
+    def ioctl(self, op, arg):
+        if op == 3:
+            self.f.flush()
+        return {4: SIZE // 4096, 5: 4096}.get(op, 0)
+
+
+def mount(image):
+    try:
+        os.stat(image)
+    except OSError:
+        with open(image, "wb") as f:
+            for _ in range(SIZE // 4096):
+                f.write(b"\xff" * 4096)
+        flash = Flash(image)
+        vfs.VfsLfs2.mkfs(flash, progsize=256, readsize=256)
+        flash.f.close()
+    fs = vfs.VfsLfs2(Flash(image), progsize=256, readsize=256)
+    vfs.mount(vfs.VfsPosix(), "/host")
+    vfs.umount("/")
+    vfs.mount(fs, "/")
+
+
+def run(path):
+    with open(path) as f:
+        exec(f.read(), {"__name__": "__main__"})
+
+
+def repl():
+    print("sim: the REPL is there")
+    while True:
+        line = sys.stdin.readline()
+        if not line:
+            break
+        exec(line, {"__name__": "__main__"})
+        print("sim: done")
+
+
+def main(here, image, firmware, config=None):
+    mount(image)
+    sys.path[:] = ["/host" + firmware, ".frozen"]
+    if config:
+        with open("/host" + config) as f, open("/config.json", "w") as g:
+            g.write(f.read())
+    import life
+
+    life._PAUSE = 0  # nobody presses Ctrl-C
+    life._PROFILES = {sys.platform: "pico_w"}
+    try:
+        for name in ("boot.py", "main.py"):
+            run("/host" + firmware + "/" + name)
+        repl()
+    except SystemExit as e:
+        print("sim: reset")
+        vfs.umount("/")
+        sys.exit(e.args[0] if e.args else 0)
+    vfs.umount("/")
+
+
+main(*sys.argv)

@@ -282,6 +282,8 @@ async def main(board):
 
         file = logfile.Log("/log.txt", config["log"]["max_bytes"], config["queue"].get("reserve", 32768), time.uptime)
         work.append(("log", file.run))
+    if board.BARE:
+        log("gateway", "starts after: " + board.reset_reason())
     domain = me["domain"]
     if not domain:  # RFC 5321 4.1.3
         domain = board.address()

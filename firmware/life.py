@@ -65,8 +65,7 @@ def main():
     board = profile()
     if not board:
         return
-    reason = board.reset_reason()
-    record = crash.start(reason)
+    record = crash.start(board.reset_reason())
     if record.get("n", 0) >= crash.MOST:
         say("SAFE MODE. The gateway crashed %d times in a row and is not started. The last time:" % record["n"])
         print(record["why"])
@@ -81,7 +80,6 @@ def main():
         import gateway
 
         try:
-            gateway.log("gateway", "starts after: " + reason)
             gateway.run(board)
             say("the gateway has ended; reset the board to start it again")
         except gateway.Unusable as e:

@@ -23,10 +23,11 @@ def compose(name, record):
     if record["all"] > 1:
         lines += ["This was crash number %d without a day in between; not each one is mailed." % record["all"]]
     lines += ["It has started again, and no accepted mail is lost."]
-    if record["text"]:
+    log = gateway.file.tail(2000) if gateway.file else ""
+    if record["why"] not in log:
         lines += ["", record["text"]]
-    if gateway.file:
-        lines += ["", "The end of its log:", "", crash.clean(gateway.file.tail(1500))]
+    if log:
+        lines += ["", "The end of its log:", "", log]
     return "%s: started again after a crash" % name, "\n".join(lines)
 
 

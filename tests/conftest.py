@@ -20,6 +20,9 @@ ROOT = TESTS.parent
 PORTABLE = TESTS / "portable"
 TIME_OUT = 120  # seconds for one test on MicroPython
 
+# CPython 3.11 does not count down all of what an exception that is thrown into a generator has counted up.
+sys.setrecursionlimit(1_000_000)
+
 for directory in (TESTS / "sim", PORTABLE, ROOT / "firmware", ROOT / "lib"):
     sys.path.insert(0, str(directory))
 

@@ -1,5 +1,7 @@
-"""A simulated Pico W from power on: firmware/main.py and all that it starts, on a flash of its own, with a Wi-Fi, a time
-server and a smart host around it."""
+"""A simulated Pico W from power on: firmware/main.py and all that it starts, on a flash of its own.
+
+Around it are a Wi-Fi, time servers and a smart host.
+"""
 
 import datetime
 import email.utils
@@ -97,9 +99,10 @@ class Board:
         self.log = Log()
         self.process = None
         self.toml.write_text(text)
-        self.around = {"wifi": {"barn": {"key": "hay and straw"}}, "pins": {"14": 1}}
+        self.around = {"wifi": {"barn": {"key": "hay and straw"}}, "pins": {"14": 0}}  # the door is closed
         values, _ = config.load(self.toml, {"WIFI": "hay and straw", "SMTP": "secret"})
         self.config.write_text(json.dumps(values))
+        self.files = [self.config]  # what is copied to the flash at a start
         self.sees()
 
     def sees(self, **around):
@@ -115,7 +118,7 @@ class Board:
         self.dog.unlink(missing_ok=True)
         self.process = subprocess.Popen(
             [unix.find_micropython().path, "-X", f"heapsize={HEAP}", ROOT / "tests" / "sim" / "power_on.py", self.image,
-             self.firmware, *([self.config] if self.config else [])],
+             self.firmware, *self.files],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -206,11 +209,9 @@ def test_it_boots_finds_network_and_time_and_an_alert_arrives(make, smarthost):
     board.start()
     board.said('wifi: joined "barn" as 127.0.0.1')
     board.said("clock: set by a time server")
-    board.sees(pins={"14": 0})
-    time.sleep(0.3)
     board.sees(pins={"14": 1})
     (mail,) = host.wait_for(1)
-    assert mail.message["Subject"] == "door: on" and mail.rcpts == ["oncall@example.com"]
+    assert mail.message["Subject"] == "door: on" and mail.recipients == ["oncall@example.com"]
     assert mail.tls and mail.helo == "[127.0.0.1]"
     said = email.utils.parsedate_to_datetime(mail.message["Date"])
     ahead = said - datetime.datetime.now(datetime.UTC)
@@ -223,7 +224,7 @@ def test_it_boots_finds_network_and_time_and_an_alert_arrives(make, smarthost):
 def test_without_a_network_an_alert_waits_and_nothing_is_tried(make, smarthost):
     host = smarthost()
     board = make(host)
-    board.sees(wifi={})
+    board.sees(wifi={}, pins={"14": 1})
     board.start()
     board.said("alert: ")
     board.said('wifi: the network "barn" cannot be heard')
@@ -233,31 +234,33 @@ def test_without_a_network_an_alert_waits_and_nothing_is_tried(make, smarthost):
     host.wait_for(1)
 
 
-def test_an_alert_from_before_the_clock_was_set_gets_the_time_when_it_was_raised(make, smarthost, clocks):
+def test_an_alert_from_before_the_clock_was_set_gets_the_time_when_it_was_raised(make, smarthost):
     host = smarthost()
-    clocks[0].ahead = clocks[1].ahead = None
     board = make(host)
-    board.start()
-    board.said("alert: ")
+    board.sees(wifi={}, pins={"14": 1})
+    since = board.start()
+    line = board.said("alert: ", since)
     raised = time.time()
-    board.said("clock: time servers do not help")
-    clocks[0].ahead = clocks[1].ahead = AHEAD
-    (mail,) = host.wait_for(1, timeout=60)
+    assert line.startswith("+"), "the clock is set already"
+    time.sleep(3)
+    board.sees(wifi={"barn": {"key": "hay and straw"}})
+    (mail,) = host.wait_for(1)
     said = email.utils.parsedate_to_datetime(mail.message["Date"]).timestamp()
-    assert abs(said - raised - AHEAD) < 5
+    assert abs(said - raised - AHEAD) < 2.5
 
 
 def test_a_power_cut_loses_no_alert(make, smarthost):
     host = smarthost()
     board = make(host)
-    board.sees(wifi={})
+    board.sees(wifi={}, pins={"14": 1})
     board.start()
     board.said("alert: ")
     board.cut()
-    board.sees(wifi={"barn": {"key": "hay and straw"}}, pins={"14": 0})
+    board.sees(wifi={"barn": {"key": "hay and straw"}})
     board.start()
     (mail,) = host.wait_for(1)
-    assert mail.message["Subject"] == "door: on"
+    # Cut in the moment of the alert, the rule raises it once more, which becomes part of the same mail.
+    assert mail.message["Subject"].removeprefix("[2x] ") == "door: on"
 
 
 BROKEN = "raise OSError('the module is broken')\n"
@@ -266,7 +269,6 @@ BROKEN = "raise OSError('the module is broken')\n"
 def test_a_crash_is_mailed_once_and_three_of_them_are_safe_mode(make, smarthost):
     host = smarthost()
     board = make(host, change={"devices.py": BROKEN})
-    board.sees(pins={"14": 0})
     board.start(wait="crashed;")
     board.reset()
     (Path(board.firmware) / "devices.py").unlink()  # mended
@@ -274,7 +276,7 @@ def test_a_crash_is_mailed_once_and_three_of_them_are_safe_mode(make, smarthost)
     board.said("starts after: reset", since)
     (mail,) = host.wait_for(1)
     assert mail.message["Subject"] == "cold-store: started again after a crash"
-    assert mail.rcpts == ["admin@example.com"]
+    assert mail.recipients == ["admin@example.com"]
     text = mail.message.get_content()
     for part in ("OSError: the module is broken", 'File "gateway.py"', "starts after: power on"):
         assert part in text, text
@@ -316,7 +318,7 @@ def test_a_wrong_configuration_is_told_on_the_console_and_can_be_mended_there(ma
     values = json.loads(right)
     del values["queue"]["max_bytes"]
     board.type(f"f = open('/config.json', 'w'); f.write({json.dumps(values)!r}); f.close()")
-    board.config = None
+    board.files = []
     board.cut()
     since = board.start("reset", wait="the REPL is there")
     assert "the configuration cannot be used (KeyError: max_bytes)" in "\n".join(board.log.lines[since:])
@@ -333,36 +335,49 @@ def test_the_watchdogs_bite_is_mailed(make, smarthost):
     board.start()
     board.said("clock: set")
     board.cut()
-    board.sees(pins={"14": 0})
     since = board.start("watchdog")
     board.said("starts after: watchdog", since)
     (mail,) = host.wait_for(1)
     assert "the watchdog reset the board" in mail.message.get_content()
 
 
-def test_a_loop_that_stands_still_lets_the_watchdog_starve(make, smarthost):
-    host = smarthost()
-    text = BOARD + '[[sensor]]\nname = "mine"\ndriver = "user"\nfunction = "hang"\nabove = 1\nevery = "2s"\n'
-    (Path(host.path) / "user.py").write_text("def hang():\n    return 5\n")
-    text = text.replace("[[sensor]]\nname = \"mine\"", f'[[sensor]]\nname = "mine"\npath = "{host.path}/user.py"')
-    board = make(host, text, {"user.py": "import time\ndef hang():\n    time.sleep(30)\n"})
-    board.config.write_text(board.config.read_text().replace(f"{host.path}/user.py", "/host" + str(board.firmware) + "/user.py"))
-    board.start(wait="gateway: ready")
-    time.sleep(9)
-    assert time.time() - board.dog.stat().st_mtime > 8.3
+HANGS = """
+[[sensor]]
+name = "mine"
+driver = "user"
+path = "{user}"
+function = "oil"
+above = 1
+"""
 
 
-def test_the_log_is_in_flash_after_a_power_cut(make, smarthost):
-    host = smarthost()
-    board = make(host, change={"devices.py": BROKEN})
-    board.start(wait="crashed;")
-    board.reset()
-    since = board.start("reset", wait="crashed;")
-    board.cut()
-    since = board.start("reset", wait="crashed;")
-    board.reset()
-    since = board.start("reset", wait="the REPL is there")
+def test_a_driver_that_stands_still_lets_the_watchdog_starve(make, smarthost, tmp_path):
+    user = tmp_path / "user.py"
+    user.write_text("import time\ndef oil():\n    time.sleep(30)\n")
+    board = make(smarthost(), BOARD + HANGS.replace("{user}", str(user)))
+    board.files.append(user)
+    board.start()
+    while not board.dog.exists():
+        time.sleep(0.1)
+    time.sleep(3)
+    fed = board.dog.stat().st_mtime
+    time.sleep(3)
+    assert board.dog.stat().st_mtime == fed, "it is fed though nothing goes on"
+
+
+def test_a_gateway_that_does_nothing_feeds_its_watchdog(make, smarthost):
+    board = make(smarthost())
+    board.start()
+    for _ in range(3):
+        time.sleep(2.5)
+        assert time.time() - board.dog.stat().st_mtime < 2.5
+
+
+def test_the_log_of_a_crash_is_in_flash(make, smarthost):
+    board = make(smarthost(), change={"devices.py": BROKEN})
+    for cause in ("power on", "reset", "reset"):
+        board.start(cause, wait=None)
+        board.reset()
+    board.start("reset", wait="the REPL is there")
     text = board.type("print(open('/log.txt').read())")
-    assert text.count("gateway: starts after:") == 0 or "OSError: the module is broken" in text
-    assert "OSError: the module is broken" in text, text
-    assert since
+    assert text.count("OSError: the module is broken") == 3, text

@@ -72,9 +72,9 @@ class Late(Box):
     """The same, and all that takes time it gives as an awaitable."""
 
     def open(self, envelope):
-        return self.opened(envelope)
+        return self.in_time(envelope)
 
-    async def opened(self, envelope):
+    async def in_time(self, envelope):
         return LateSink(Box.open(self, envelope))
 
 
@@ -625,7 +625,7 @@ def test_a_flash_that_fails_never_acknowledges_a_mail():
         error = OSError(errno.EIO, "flash")
         box = talk(HELLO + MAIL + "C: DATA\n" + go + MAIL, fail=where, error=error, log=told.append)
         eq((where, box.mails, box.aborted), (where, [], box.opened))
-        eq(told, ["cannot store mail: %s" % error] * len(CUTS))
+        eq(told, ["cannot store mail: %s" % error] * (len(CUTS) + 1))
 
 
 def test_a_mail_that_was_refused_is_not_written_any_more():

@@ -330,7 +330,8 @@ class scan(Story):
         assert code == 451, code
         first.breaks = second.breaks = None
         await world.sleep(100)
-        code = await world.call("s5-30000", ["s5-30000.1@example.net", "s5-30000.2@gone.example.net"], sender="p@printer")
+        to = ["s5-30000.1@example.net", "s5-30000.2@gone.example.net"]
+        code = await world.call("s5-30000", to, sender="p@printer")
         assert code == 250, code
         world.send("m2-700", ["m2-700.1@example.net"])
         await world.drain()

@@ -1,10 +1,11 @@
 """A simulated board from power on to its next reset, as a process of its own:
 
-    micropython -X heapsize=256k power_on.py IMAGE FIRMWARE [CONFIG]
+    micropython -X heapsize=256k power_on.py IMAGE FIRMWARE [FILE ...]
 
-IMAGE is the flash, FIRMWARE the directory that host_tools/build.py makes, with the simulated modules in it; CONFIG is copied to /config.json. What a board
-does is done: boot.py and main.py are run, and what is left is the REPL, here lines on standard input until it ends. Exit
-status 3: the board has been reset. The environment variables are those of hardware and soc.
+IMAGE is the flash, FIRMWARE the directory that host_tools/build.py makes, with the simulated modules in it; each FILE
+is copied to the top of the flash. What a board does is done: boot.py and main.py are run, and what is left is the REPL,
+here lines on standard input until it ends. Exit status 3: the board has been reset. The environment variables are those
+of hardware and soc.
 """
 
 import os
@@ -64,11 +65,11 @@ def repl():
         print("sim: done")
 
 
-def main(here, image, firmware, config=None):
+def main(here, image, firmware, *files):
     mount(image)
     sys.path[:] = ["/host" + firmware, ".frozen"]
-    if config:
-        with open("/host" + config) as f, open("/config.json", "w") as g:
+    for file in files:
+        with open("/host" + file) as f, open(file[file.rfind("/") :], "w") as g:
             g.write(f.read())
     import life
 

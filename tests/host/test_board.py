@@ -373,6 +373,20 @@ def test_a_gateway_that_does_nothing_feeds_its_watchdog(make, smarthost):
         assert time.time() - board.dog.stat().st_mtime < 2.5
 
 
+def test_a_clean_end_keeps_time_and_log_and_leaves_the_repl(make, smarthost, tmp_path):
+    user = tmp_path / "user.py"
+    user.write_text("import gateway\nfrom boards.board import stop\ndef oil():\n    return gateway.time.now() and stop() or 0\n")
+    board = make(smarthost(), BOARD + HANGS.replace("{user}", str(user)) + 'every = "1s"\n')
+    board.files.append(user)
+    board.start()
+    board.said("the REPL is there")
+    assert "gateway: stopping" in board.log.text() and "Traceback" not in board.log.text()
+    assert "gateway: stopping" in board.type("print(open('/log.txt').read())")
+    kept = int(board.type("print(open('/clock').read())").splitlines()[0])
+    assert abs(kept - time.time() - AHEAD) < 60
+    assert "Timer" in board.type("import soc; print(soc.timers)"), "nobody feeds the watchdog"
+
+
 def test_the_log_of_a_crash_is_in_flash(make, smarthost):
     board = make(smarthost(), change={"devices.py": BROKEN})
     for cause in ("power on", "reset", "reset"):

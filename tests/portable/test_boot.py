@@ -546,3 +546,88 @@ def test_a_board_stops_when_it_is_told_to():
         await task
 
     world.run(main())
+
+
+# -- LED
+
+
+def levels(state, ms):
+    """[(milliseconds, level)] of an LED that shows a state, or what state() gives."""
+    import led
+
+    start = world.ticks()
+    seen = []
+
+    async def main():
+        task = asyncio.create_task(led.run(
+            lambda level: seen.append((world.ticks() - start, level)), state if callable(state) else lambda: state))
+        await asyncio.sleep(ms / 1000)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass
+
+    world.run(main())
+    return seen
+
+
+def flashes(seen):
+    """The times at which it goes on."""
+    out = []
+    last = 0
+    for ms, level in seen:
+        if level and not last:
+            out.append(ms)
+        last = level
+    return out
+
+
+def test_each_state_has_a_pattern_that_can_be_told_apart():
+    eq([level for _, level in levels("start", 5000)], [1] * 5)  # steady
+    assert 9 <= len(flashes(levels("no network", 9900))) <= 10
+    assert 3 <= len(flashes(levels("ok", 9000))) <= 4
+    assert 6 <= len(flashes(levels("mail waits", 9000))) <= 8
+    assert 40 <= len(flashes(levels("trouble", 9900))) <= 50
+
+
+def test_the_pattern_follows_the_state():
+    states = ["ok", "trouble", "trouble", "ok"]
+    eq(len(flashes(levels(lambda: states.pop(0) if states else "ok", 6000))), 4)
+
+
+def test_the_state_is_that_of_what_needs_a_person_most():
+    class Any:
+        pass
+
+    relay, station, queue = Any(), Any(), []
+    relay.told = None
+    station.up, station.failures, station.since = False, 0, 0
+    sys.modules["gateway"] = gateway = Any()
+    gateway.rules = []
+
+    class Queue(list):
+        dead = damaged = 0
+
+    gateway.queue = queue = Queue()
+    sys.modules.pop("organs", None)
+    try:
+        import organs
+
+        eq(organs.state(relay, station), "start")
+        station.failures = 1
+        eq(organs.state(relay, station), "no network")
+        station.up = True
+        eq(organs.state(relay, station), "ok")
+        eq(organs.state(relay, None), "ok")
+        queue.append("a mail")
+        eq(organs.state(relay, station), "mail waits")
+        queue.dead = 1
+        eq(organs.state(relay, station), "trouble")
+        queue.dead = 0
+        relay.told = "it refuses"
+        eq(organs.state(relay, station), "trouble")
+        station.up = False
+        eq(organs.state(relay, station), "no network")
+    finally:
+        del sys.modules["gateway"], sys.modules["organs"]

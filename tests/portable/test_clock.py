@@ -121,3 +121,34 @@ def test_uptime_does_not_lose_parts_of_a_second():
         eq(made.uptime(), 9)
 
     with_time(fake, run)
+
+
+def test_a_clock_that_is_not_trusted_knows_the_time_only_when_it_is_told():
+    fake = Time(1795344183)
+
+    def run():
+        made = clock.Clock(trusted=False)
+        eq((made.now(), made.system()), (None, 1795344183))
+        fake.ticks += 5000
+        made.base = 1795348800000 - 5000  # it is 1795348800 at uptime 5
+        eq((made.now(), made.uptime(), made.system()), (1795348800, 5, 1795344183))
+        fake.ticks += 999
+        eq(made.now(), 1795348800)
+        fake.ticks += 1
+        fake.now -= 86400
+        eq(made.now(), 1795348801)  # whatever becomes of the system's
+
+    with_time(fake, run)
+
+
+def test_a_clock_that_was_told_goes_on_when_its_counter_wraps():
+    fake = Time(ticks=2**30 - 500)
+
+    def run():
+        made = clock.Clock(trusted=False)
+        made.base = 1795348800000
+        for day in range(40):
+            eq(made.now(), 1795348800 + day * 86400)
+            fake.ticks += 86400000
+
+    with_time(fake, run)

@@ -393,3 +393,41 @@ def test_on_micropython_a_listening_socket_is_found_in_asyncios_queue():
         sock.close()
 
     asyncio.run(main())
+
+
+def test_streams_are_what_the_watchdog_takes_them_for():
+    """Real ones: a device's has a task, a client's has none; who waits has a waiter and a deadline."""
+    from play import listen_somewhere
+    from smtp.server import Listener, Server
+    from smtp.stream import Stream, connect, sleep_ms
+
+    async def silent(client):
+        client.due = stream.ticks_add(stream.ticks_ms(), 60000)
+        try:
+            await client.wait(False)
+        finally:
+            client.close()
+
+    async def main():
+        port, sock = listen_somewhere()
+        sock.close()
+        server = Server()
+        task = asyncio.create_task(server.bind("127.0.0.1", port, Listener("x.example", None))())
+        client = await connect("127.0.0.1", port)
+        await sleep_ms(50)
+        (device,) = [s for s in stream._open if s is not client]
+        assert isinstance(device, Stream) and device.task and device.waiter is not None and device.due is not None
+        client.get(client.buf)  # the greeting
+        waits = asyncio.create_task(silent(client))
+        await sleep_ms(50)
+        assert client in stream._open and client.waiter is not None and not hasattr(client, "task")
+        eq(watch.overdue(), None)
+        waits.cancel()
+        try:
+            await waits
+        except asyncio.CancelledError:
+            pass
+        task.cancel()
+        await server.close()
+
+    asyncio.run(main())

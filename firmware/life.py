@@ -91,7 +91,7 @@ def main():
     except Exception as e:
         gc.collect()
         text = crash.trace(e)
-        print(text)
+        print(crash.clean(text))
         crash.note("%s: %s" % (type(e).__name__, e), text, time.ticks_diff(time.ticks_ms(), start) // 1000)
         file = getattr(sys.modules.get("gateway"), "file", None)
         if file:

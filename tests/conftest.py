@@ -48,10 +48,14 @@ def pytest_pyfunc_call(pyfuncitem):
         return None
     if pyfuncitem.callspec.params["interpreter"] == "micropython":
         run_on_micropython(pyfuncitem.path, pyfuncitem.originalname)
-    elif inspect.iscoroutinefunction(pyfuncitem.obj):
-        asyncio.run(pyfuncitem.obj())
     else:
-        pyfuncitem.obj()
+        from smtp import client, relay
+
+        relay.open_session = client.open_session  # a simulated world has another
+        if inspect.iscoroutinefunction(pyfuncitem.obj):
+            asyncio.run(pyfuncitem.obj())
+        else:
+            pyfuncitem.obj()
     return True
 
 

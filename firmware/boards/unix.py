@@ -1,4 +1,5 @@
-"""Board profile of the unix port: a littlefs image in a file is the flash, standard input is the power switch.
+"""Board profile (see board.py) of the unix port: a littlefs image in a file is the flash, standard input is the power
+switch.
 
     micropython -X heapsize=256k FIRMWARE/boards/unix.py IMAGE CONFIG
 

@@ -654,6 +654,7 @@ class Server:
 
     def __init__(self, max_sessions=8, size=2048, max_per_peer=None):
         self.max_sessions = max_sessions
+        Stream.keep = min(4, max_sessions // 2)  # fewer where there is memory for few
         self.max_per_peer = max_per_peer or max_sessions
         self.peers = []  # the address of each session
         self.size = size
@@ -720,7 +721,7 @@ class Server:
             stream.close()
             if listener.slots:
                 listener.slots.give(session)
-            if len(self.spare) < 4:
+            if len(self.spare) < Stream.keep:
                 stream.buf = stream.mv = stream.session = stream.send = None
                 self.spare.append((stream, session))
         if short:  # only now there is memory to say so

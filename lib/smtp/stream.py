@@ -42,7 +42,6 @@ _OVER = const(7)  # the session has ended
 
 MICROPYTHON = sys.implementation.name == "micropython"
 _SWEEP = const(200)  # ms between two looks at the deadlines
-_SPARE = const(4)  # buffers kept for the next sessions
 
 if MICROPYTHON:
     from asyncio import core
@@ -121,6 +120,8 @@ _DONE = const(3)
 
 class Stream(Wire):
     """A wire over a connected, non-blocking socket. `size`: octets of buffer; 0 for UDP, which only needs wait()."""
+
+    keep = 4  # buffers for the streams to come
 
     def __init__(self, sock, size=2048):
         global _sweeper
@@ -276,8 +277,11 @@ class Stream(Wire):
         """Closes the socket, whatever state it is in."""
         if self in _open:
             _open.remove(self)
-            if self.buf and len(_buffers) < _SPARE:
+            if self.buf:
                 _buffers.append(self.buf)
+                _buffers.sort(key=len)
+                if len(_buffers) > self.keep:
+                    _buffers.pop(0)
         for s in (self.sock, self.raw):
             try:
                 s.close()
@@ -328,7 +332,12 @@ async def connect(host, port, timeout=30000, size=2048, resolve=None):
     for address in await resolve(host) if resolve else (host,):
         items += socket.getaddrinfo(address, port, 0, socket.SOCK_STREAM)
     for item in items:
-        stream = Stream(socket.socket(*item[:3]), size)
+        sock = socket.socket(*item[:3])
+        try:
+            stream = Stream(sock, size)
+        except MemoryError:
+            sock.close()  # nobody else would
+            raise
         try:
             stream.sock.setblocking(False)
             stream.due = ticks_add(ticks_ms(), timeout)

@@ -375,7 +375,10 @@ def test_a_gateway_that_does_nothing_feeds_its_watchdog(make, smarthost):
 
 def test_a_clean_end_keeps_time_and_log_and_leaves_the_repl(make, smarthost, tmp_path):
     user = tmp_path / "user.py"
-    user.write_text("import gateway\nfrom boards.board import stop\ndef oil():\n    return gateway.time.now() and stop() or 0\n")
+    user.write_text(
+        "import gateway\nfrom boards.board import stop\n"
+        "def oil():\n    return gateway.time.now() and stop() or 0\n"
+    )
     board = make(smarthost(), BOARD + HANGS.replace("{user}", str(user)) + 'every = "1s"\n')
     board.files.append(user)
     board.start()

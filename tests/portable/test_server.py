@@ -68,6 +68,31 @@ class Sink:
             self.box.aborted += 1
 
 
+class Late(Box):
+    """The same, and all that takes time it gives as an awaitable."""
+
+    def open(self, envelope):
+        return self.in_time(envelope)
+
+    async def in_time(self, envelope):
+        return LateSink(Box.open(self, envelope))
+
+
+class LateSink:
+    def __init__(self, sink):
+        self.sink = sink
+        self.abort = sink.abort
+
+    def write(self, piece):
+        return self.late(self.sink.write, piece)
+
+    def commit(self):
+        return self.late(self.sink.commit)
+
+    async def late(self, function, *args):
+        return function(*args)
+
+
 def session(box, peer=LAN, size=2048, **options):
     options["networks"] = options.get("networks", NETWORKS)
     listener = Listener("mx.example.com", box, **options)
@@ -76,10 +101,11 @@ def session(box, peer=LAN, size=2048, **options):
 
 
 def talk(text, peer=LAN, size=2048, fail="", error=None, **options):
-    """Plays a transcript for each cut; gives the box, which has to be the same after each."""
+    """Plays a transcript for each cut, and with a backend that takes its time; gives the box, which has to be the same
+    after each."""
     seen = None
-    for cut in CUTS:
-        box = Box(fail, error)
+    for cut in (5,) + CUTS:
+        box = (Late if cut == 5 else Box)(fail, error)
         generator, wire = session(box, peer, size, **options)
         box.player = play(generator, wire, "S: 220 mx.example.com ESMTP\n" + text, cut)
         state = [m[1] for m in box.mails], box.aborted, box.opened
@@ -599,7 +625,7 @@ def test_a_flash_that_fails_never_acknowledges_a_mail():
         error = OSError(errno.EIO, "flash")
         box = talk(HELLO + MAIL + "C: DATA\n" + go + MAIL, fail=where, error=error, log=told.append)
         eq((where, box.mails, box.aborted), (where, [], box.opened))
-        eq(told, ["cannot store mail: %s" % error] * len(CUTS))
+        eq(told, ["cannot store mail: %s" % error] * (len(CUTS) + 1))
 
 
 def test_a_mail_that_was_refused_is_not_written_any_more():

@@ -2,11 +2,14 @@
 
 import asyncio
 import errno
+import socket
 
 from expect import eq
 from play import CUTS, Random, listen_somewhere, somewhere
+from smtp import stream as stream_module
 from smtp.client import Client
 from smtp.listen import accept
+from smtp.reply import SMTPError
 from smtp.server import Listener, Server, Session
 from smtp.stream import CHUNK, DATA, LINE, PAUSE, SEND, SLEEP, Stream, Wire, connect
 
@@ -264,6 +267,123 @@ class Peer:
             except asyncio.CancelledError:
                 pass
         self.sock.close()
+
+
+# -- what takes time
+
+
+async def wait_for(event, value):
+    """What a session may wait for; an exception is raised."""
+    await event.wait()
+    if isinstance(value, Exception):
+        raise value
+    return value
+
+
+async def test_what_was_said_arrives_before_the_session_waits_and_its_value_comes_back():
+    event = asyncio.Event()
+    got = []
+
+    def session(io):
+        io.out += b"354 go\r\n"
+        got.append((yield wait_for(event, "safe")))
+        io.out += b"250 ok\r\n"
+        got.append((yield LINE))
+
+    peer = Peer(session)
+    stream = await peer.connect()
+
+    def client(io):
+        got.append((yield LINE))
+        event.set()
+        io.out += b"QUIT\r\n"
+        got.append((yield LINE))
+
+    await stream.run(client(stream))
+    await asyncio.sleep(0.05)
+    eq(got, [b"354 go", "safe", b"250 ok", b"QUIT"])
+    stream.close()
+    await peer.close()
+
+
+async def test_an_exception_of_what_is_waited_for_is_raised_in_the_session():
+    got = []
+
+    def session(io):
+        for error in (OSError(errno.ENOSPC), ValueError("odd"), SMTPError(452, "4.3.1", "full"), EOFError("gone")):
+            event = asyncio.Event()
+            event.set()
+            try:
+                yield wait_for(event, error)
+            except Exception as e:
+                got.append(e is error)
+        io.out += b"250 ok\r\n"
+        event = asyncio.Event()
+        event.set()
+        return (yield wait_for(event, 7))  # it may end behind it
+
+    peer = Peer(session)
+    stream = await peer.connect()
+
+    def client(io):
+        got.append((yield LINE))
+
+    await stream.run(client(stream))
+    eq(got, [True] * 4 + [b"250 ok"])
+    stream.close()
+    await peer.close()
+
+
+async def test_no_deadline_of_the_peer_passes_while_a_session_waits():
+    event = asyncio.Event()
+    got = []
+
+    def session(io):
+        io.timeout = 100
+        got.append((yield LINE))
+        got.append((yield wait_for(event, "safe")))
+        got.append((yield LINE))
+
+    peer = Peer(session)
+    stream = await peer.connect()
+
+    def client(io):
+        io.out += b"one\r\ntwo\r\n"
+        yield SEND
+
+    await stream.run(client(stream))
+    await asyncio.sleep(0.6)
+    event.set()
+    await asyncio.sleep(0.05)
+    eq((got, peer.errors), ([b"one", "safe", b"two"], []))
+    stream.close()
+    await peer.close()
+
+
+async def test_a_session_that_is_cancelled_as_it_waits_cleans_up():
+    got = []
+
+    async def for_ever():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            got.append("awaited")
+
+    def session(io):
+        try:
+            yield for_ever()
+        finally:
+            got.append("session")
+
+    peer = Peer(session)
+    stream = await peer.connect()
+    await asyncio.sleep(0.05)
+    await peer.close()
+    eq(got, ["awaited", "session"])
+    stream.close()
+
+
+# -- over sockets, again
 
 
 def echo(io):
@@ -676,6 +796,102 @@ async def test_a_server_over_its_limits_says_421_and_goes_on():
     task.cancel()
     await server.close()
     eq((server.tasks, server.peers), ([], []))
+
+
+class NoMemory:
+    """Buffers for new streams cannot be had: `with NoMemory():`."""
+
+    def __enter__(self):
+        self.init = Wire.__init__
+
+        def init(wire, buf):
+            raise MemoryError("allocating 2048 octets")
+
+        Wire.__init__ = init
+
+    def __exit__(self, *error):
+        Wire.__init__ = self.init
+
+
+async def test_who_comes_while_there_is_no_memory_is_turned_away_and_the_others_stay():
+    server = Server()
+    port, serve = somewhere(lambda port: server.bind("127.0.0.1", port, Listener("mx.example.com", Nowhere())))
+    task = asyncio.create_task(serve())
+
+    def greeting(io):
+        return (yield LINE)
+
+    def quit(io):
+        io.out += b"QUIT\r\n"
+        yield LINE
+
+    # One has been here, and its stream is kept; its connection's number is given to the next one.
+    first = await connect("127.0.0.1", port)
+    await first.run(greeting(first))
+    await first.run(quit(first))
+    first.close()
+    for _ in range(100):
+        if server.spare:
+            break
+        await asyncio.sleep(0.01)
+    eq(len(server.spare), 1)
+    kept = server.spare[:]
+    server.spare.clear()
+    second = await connect("127.0.0.1", port)
+    eq(await second.run(greeting(second)), b"220 mx.example.com ESMTP")
+    server.spare.extend(kept)
+    third = await connect("127.0.0.1", port)
+    with NoMemory():
+        for _ in range(100):
+            if not server.spare:
+                break
+            await asyncio.sleep(0.01)
+    third.timeout = 2000
+    try:
+        await third.run(greeting(third))
+    except EOFError:
+        pass
+    else:
+        raise AssertionError("it hears nothing")
+
+    def noop(io):
+        io.out += b"NOOP\r\n"
+        return (yield LINE)
+
+    eq(await second.run(noop(second)), b"250 2.0.0 ok")
+    eq(server.peers, ["127.0.0.1"])
+    for stream in (second, third):
+        stream.close()
+    task.cancel()
+    await server.close()
+
+
+async def test_a_connection_for_which_there_is_no_memory_leaves_no_socket_behind():
+    closed = []
+
+    class Sock:
+        def __init__(self, *kind):
+            pass
+
+        def close(self):
+            closed.append(self)
+
+    class Sockets:
+        SOCK_STREAM = 1
+        socket = Sock
+
+        def getaddrinfo(self, *args):
+            return [(2, 1, 0, "", None)]
+
+    stream_module.socket = Sockets()
+    try:
+        with NoMemory():
+            await connect("mx", 25)
+    except MemoryError:
+        pass
+    finally:
+        stream_module.socket = socket
+    eq(len(closed), 1)
 
 
 async def alarm(server):

@@ -37,7 +37,7 @@ from smtp import dsn as dsn_module
 from smtp import letters as letters_module
 from smtp import queue as queue_module
 from smtp import relay as relay_module
-from smtp.client import Client, SessionError
+from smtp.client import Client, SessionError, open_session
 from smtp.queue import Queue, QueueFull
 from smtp.relay import Relay, SmartHost
 from smtp.reply import SMTPError
@@ -484,6 +484,7 @@ class World:
             self.power()  # what fails without power is not a failure
             raise
         finally:
+            relay_module.open_session = open_session
             queue_module.os = dsn_module.os = os
             del queue_module.open, displace_module.open, letters_module.open
             # Who lost his power has closed nothing, and the finaliser of a file in littlefs must not have to.

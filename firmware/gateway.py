@@ -301,6 +301,8 @@ async def main(board):
 
         accounts = sign_in(config["smarthost"], time, log)
     hosts = [SmartHost(**h) for h in config["smarthost"]]
+    if [h for h in hosts if h.username]:
+        from smtp import sasl  # noqa: F401 (now: later it would leave the heap in pieces)
     relay = Relay(queue, hosts, domain, time, _mail.get("from", ""), lambda text: log("relay", text))
     for name in ("retry", "retry_max", "pause", "pause_max", "delay_notice", "expire", "gather"):
         if name in q:

@@ -20,10 +20,10 @@ import vfs
 BLOCK = 4096
 PAGE = 256  # octets that are programmed at once, as on a Pico W
 MAX_SESSIONS = 32  # or fewer, as many as the heap holds
-SESSION = 8704  # octets of heap for a session that takes a mail in
+SESSION = 4608  # octets of heap for a session that takes a mail in, and its buffer
 OWN = 65536  # octets of heap for relay, sensors and the gaps between all that
 BACKLOG = 128
-BUFFER = 4096
+BUFFER = 4096  # a quarter where memory is short
 TLS_SLOTS = 16  # TLS sessions at a time
 BARE = False  # the computer looks after its network, clock and crashes
 
@@ -157,9 +157,11 @@ def main(argv):
 
     import __main__
 
-    global MAX_SESSIONS
+    global MAX_SESSIONS, BUFFER
     gc.collect()
-    MAX_SESSIONS = max(4, min(MAX_SESSIONS, (gc.mem_free() - OWN) // SESSION))
+    if gc.mem_free() < 262144:
+        BUFFER = 1024
+    MAX_SESSIONS = max(4, min(MAX_SESSIONS, (gc.mem_free() - OWN) // (SESSION + BUFFER)))
     # Collected only when it is full, the heap becomes a checkerboard: 100 recipients, each with a hole behind it,
     # and no place for the file that they are to be written to.
     gc.threshold(gc.mem_free() // 8)

@@ -1,7 +1,6 @@
 """The SASL mechanisms that not every session needs, both sides, without I/O; sasl and auth load it when one is named.
 
-SCRAM-SHA-256 (RFC 5802, 7677), CRAM-MD5 (RFC 2195), XOAUTH2 (as Gmail and Microsoft 365 document it) and OAUTHBEARER
-(RFC 7628), the last two on the client's side only. Generators as in sasl and auth. May use: auth, reply.
+SCRAM-SHA-256 (RFC 5802, 7677) and CRAM-MD5 (RFC 2195). Generators as in sasl and auth. May use: auth, sasl, reply.
 """
 
 import binascii
@@ -121,21 +120,5 @@ def cram_server(initial):
     return user if equal(right, digest.lower()) and known else None
 
 
-def xoauth2_client(user, token):
-    yield ("user=%s\1auth=Bearer %s\1\1" % (user, token)).encode()
-    yield b""  # the challenge says in JSON what is wrong; the reply follows
-
-
-def bearer_client(user, token):
-    name = user.replace("=", "=3D").replace(",", "=2C")
-    yield ("n,a=%s,\1auth=Bearer %s\1\1" % (name, token)).encode()
-    yield b"\1"
-
-
-CLIENT = {
-    "SCRAM-SHA-256": scram_client,
-    "CRAM-MD5": cram_client,
-    "XOAUTH2": xoauth2_client,
-    "OAUTHBEARER": bearer_client,
-}
+CLIENT = {"SCRAM-SHA-256": scram_client, "CRAM-MD5": cram_client}
 SERVER = {"SCRAM-SHA-256": scram_server, "CRAM-MD5": cram_server}

@@ -67,7 +67,10 @@ def client(mechanism, user, password):
     """
     make = _CLIENT.get(mechanism)
     if not make:
-        from .mechs import CLIENT
+        if "OAUTH" in mechanism:
+            from .bearer import CLIENT
+        else:
+            from .mechs import CLIENT
 
         make = CLIENT.get(mechanism)
         if not make:

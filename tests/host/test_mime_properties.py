@@ -197,7 +197,8 @@ def look():
             print("camera: the whole does not fit")
     if step == 2:
         with open("/door.log", "w") as f:
-            f.write("open\\n" * 5000)
+            for _ in range(5000):
+                f.write("open\\n")
         del heap[:]
         gateway.alert(
             "The door is open", "Look.", bcc=["guard@example.com"], priority="urgent",

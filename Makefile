@@ -38,7 +38,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@echo "make: running the tests on CPython and MicroPython"
-	@$(BIN)/python -m pytest -q -n $(JOBS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup
 
 fuzz: $(STAMP)
 	@echo "make: $(FUZZ) random inputs for the sessions of server and client"

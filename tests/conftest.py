@@ -20,6 +20,9 @@ ROOT = TESTS.parent
 PORTABLE = TESTS / "portable"
 TIME_OUT = 120  # seconds for one test on MicroPython
 
+together = {}  # path: names of its tests that are to run on MicroPython, until they have
+said_of = {}  # (path, name): what its test said in the end, "PASS name" as its last line
+
 # CPython 3.11 does not count down all of what an exception that is thrown into a generator has counted up.
 sys.setrecursionlimit(1_000_000)
 
@@ -59,11 +62,34 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """The tests of a file run in one process on MicroPython: its start costs more than most tests."""
+    for item in items:
+        if PORTABLE in item.path.parents and item.callspec.params["interpreter"] == "micropython":
+            item.add_marker(pytest.mark.xdist_group(f"micropython {item.path.stem}"))
+            together.setdefault(item.path, []).append(item.originalname)
+
+
 def run_on_micropython(path, name):
+    names = together.pop(path, ())
+    if len(names) > 1:
+        start_micropython(path, names, 2 * TIME_OUT)
+    status = 0
+    if (path, name) not in said_of:  # it is the only one, or one before it brought the interpreter down
+        status = start_micropython(path, [name], TIME_OUT)
+    said = said_of.get((path, name), "")
+    if f"PASS {name}" not in said.splitlines():
+        pytest.fail(f"{said}\nexit status {status} on MicroPython", pytrace=False)
+    print(said, end="")
+
+
+def start_micropython(path, names, timeout):
+    """Runs tests of one file in one process, and notes what they said; gives the exit status, or why there is none."""
     micropython, why = find_micropython()
     if micropython is None:
         pytest.fail(why, pytrace=False)
-    command = [micropython, "-X", "heapsize=2m", str(PORTABLE / "run.py"), str(path), name]
+    command = [micropython, "-X", "heapsize=2m", str(PORTABLE / "run.py"), str(path), *names]
     try:
         done = subprocess.run(
             command,
@@ -71,15 +97,21 @@ def run_on_micropython(path, name):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=TIME_OUT,
+            timeout=timeout,
         )
+        said, status = done.stdout, done.returncode
     except subprocess.TimeoutExpired as e:
-        said = (e.stdout or b"").decode(errors="replace")
-        pytest.fail(f"{said}\nno end after {TIME_OUT} s on MicroPython", pytrace=False)
-    said = done.stdout.decode(errors="replace")
-    if done.returncode or f"PASS {name}" not in said.splitlines():
-        pytest.fail(f"{said}\nexit status {done.returncode} on MicroPython", pytrace=False)
-    print(said, end="")
+        said, status = e.stdout or b"", f"none after {timeout} s"
+    about = ""
+    for line in said.decode(errors="replace").splitlines(keepends=True):
+        about += line
+        word, _, name = line.rstrip().partition(" ")
+        if word in ("PASS", "FAIL") and name in names:
+            said_of[path, name] = about
+            about = ""
+    if about:
+        print(about, end="")
+    return status
 
 
 def micropython_version():
@@ -96,7 +128,7 @@ def pytest_terminal_summary(terminalreporter):
     # Reports of xdist's workers reach this process as well; only the node id travels with them.
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, []):
-            there = re.search(r"\bportable/.*\[(cpython|micropython)\]$", report.nodeid)
+            there = re.search(r"\bportable/.*\[(cpython|micropython)\](@|$)", report.nodeid)
             if there and report.when == "call":
                 counts[there[1]] += 1
     if any(counts.values()):

@@ -1,6 +1,6 @@
-"""Runs the tests of one file without pytest, as MicroPython needs it: run.py FILE [TEST].
+"""Runs the tests of one file without pytest, as MicroPython needs it: run.py FILE [TEST ...].
 
-Prints "PASS name" or "FAIL name" with a traceback for each, and exits with 1 when any failed. It
+Prints "PASS name", or a traceback and "FAIL name", for each, and exits with 1 when any failed. It
 asks only for sys, io and asyncio, so it runs on a board too.
 """
 
@@ -47,26 +47,32 @@ def show(error):
 
 def run(function):
     """Calls a test, and runs what it returns when it is a coroutine."""
+    if sys.implementation.name == "micropython":
+        asyncio.new_event_loop()  # tasks of the test before would run on
+        stream = sys.modules.get("smtp.stream")
+        if stream:  # and it would wait for one of them
+            stream._sweeper = None
+            stream._open.clear()
     result = function()
     if hasattr(result, "send"):
         asyncio.run(result)
 
 
-def main(path, only=None):
+def main(path, *only):
     here = directory(__file__)
     root = here + "/../.."
     for place in (root + "/tests/sim", root + "/firmware", root + "/lib", here, directory(path)):
         sys.path.insert(0, place)
     module = __import__(path[path.rfind("/") + 1 :].rsplit(".", 1)[0])
-    names = [only] if only else sorted(n for n in dir(module) if n.startswith("test_"))
+    names = only or sorted(n for n in dir(module) if n.startswith("test_"))
     failed = 0
     for name in names:
         try:
             run(getattr(module, name))
         except Exception as error:
             failed += 1
-            print("FAIL", name)
             show(error)
+            print("FAIL", name)
         else:
             print("PASS", name)
     return 1 if failed or not names else 0

@@ -455,7 +455,8 @@ class Mail:
 
     def __init__(self, sender, rcpts, message):
         for address in [sender] + list(rcpts) if sender else rcpts:
-            if "@" not in address or address.encode().strip(PLAIN) or [c for c in " <>" if c in address]:
+            wrong = "@" not in address or " " in address or "<" in address or ">" in address
+            if wrong or address.encode().strip(PLAIN):
                 raise ValueError("%r is no address that mail can be sent to" % (address,))
         if not rcpts:
             raise ValueError("a mail needs a recipient")

@@ -58,6 +58,8 @@ def put(self, data):
 
 
 async def wait(self, write):
+    if self.due is None:
+        self.due = ticks_ms() + self.timeout
     self.waiter = asyncio.get_running_loop().create_future()
     try:
         await ready(self.raw, write, self.waiter)

@@ -16,6 +16,8 @@ _unvalue = re.compile(b"[^!-<>-~]").search
 _ENDS = b"-.@"
 _KEYWORD = LDH.replace(b".", b"")
 _MAX_PATH = const(256)  # RFC 5321 4.5.3.1.3, with < and >
+_MAX_KNOWN = const(6)
+_known = {}  # some addresses that were found good: devices write to the same people again and again
 
 
 class Envelope:
@@ -31,16 +33,21 @@ class Envelope:
 
     size = 0
     body = dsn = ""
-    notify = None
+    notify = user = None
+    tls = esmtp = False
 
     def __init__(self, sender="", rcpts=None, peer="", helo="", user=None, tls=False, esmtp=False):
         self.sender = sender
         self.rcpts = [] if rcpts is None else rcpts
         self.peer = peer
         self.helo = helo
-        self.user = user
-        self.tls = tls
-        self.esmtp = esmtp
+        # Most mails have none of these: a dictionary that stays small is built in fewer steps.
+        if user is not None:
+            self.user = user
+        if tls:
+            self.tls = tls
+        if esmtp:
+            self.esmtp = esmtp
 
 
 def parse_path(arg, lenient=False, enhanced="5.1.7"):
@@ -53,11 +60,19 @@ def parse_path(arg, lenient=False, enhanced="5.1.7"):
     """
     # Nearly every path is short and plain; 64 octets in all keep the limits of its parts.
     end = arg.find(b">")
-    if 3 < end <= 65 and arg[0] == 60 and arg[end + 1 : end + 2] in b" ":
+    if 3 < end <= 65 and arg[0] == 60:
         path = arg[1:end]
-        if not _odd(path) and path.count(b"@") == 1 and path[0] not in _ENDS:
-            if path[-1] not in _ENDS:
-                return str(path, "utf-8"), arg[end + 1 :].strip()
+        rest = arg[end + 1 :]
+        if not rest or rest[0] == 32:
+            address = _known.get(path)
+            if address is None and not _odd(path) and path.count(b"@") == 1:
+                if path[0] not in _ENDS and path[-1] not in _ENDS:
+                    address = str(path, "utf-8")
+                    if len(_known) >= _MAX_KNOWN:
+                        _known.clear()
+                    _known[path] = address
+            if address is not None:
+                return address, rest.strip()
     return _careful(arg, lenient, enhanced)
 
 

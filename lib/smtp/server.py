@@ -31,19 +31,17 @@ Wire.data = data
 Wire.chunk = chunk
 
 
-async def hold(self):
+async def hold(self, request):
     """Waits for what the session asked for, an awaitable, and gives the session its value or its exception. Neither
-    reads meanwhile nor counts the time against the peer."""
-    self.due = None
+    reads meanwhile nor counts the time against the peer. Returns what the session asks for next."""
     try:
         try:
-            value = await self.request
+            value = await request
         except Exception as e:
-            self.request = self.session.throw(e)
-        else:
-            self.request = self.send(value)
+            return self.session.throw(e)
+        return self.send(value)
     except StopIteration:
-        self.request = SEND  # what it said last goes out, then advance() sees the end
+        return SEND  # what it said last goes out, then run() sees the end
 
 
 Stream.hold = hold
@@ -208,11 +206,11 @@ class Session:
                 if self.known and text and (text[-1] <= 32 or text[0] <= 32):
                     text = text.strip()  # devices pad their lines
                 i = text.find(b" ")
-                verb = text.upper() if i < 0 else text[:i].upper()
-                handler = COMMANDS.get(verb)
+                verb = text if i < 0 else text[:i]
+                handler = COMMANDS.get(verb) or COMMANDS.get(verb.upper())
                 try:
                     if handler is None:
-                        if verb in _WEB:
+                        if verb.upper() in _WEB:
                             raise SMTPError(421, "4.7.0", "this is not the web")
                         raise SMTPError(500, "5.5.2", "command not recognized")
                     more = handler(self, b"" if i < 0 else text[i + 1 :])
@@ -283,7 +281,7 @@ class Session:
         return bool(self.on.users) and (self.tls or self.on.auth_in_clear)
 
     def mail_(self, arg):
-        if arg[:5].upper() != b"FROM:":
+        if arg[:5] != b"FROM:" and arg[:5].upper() != b"FROM:":
             raise SMTPError(501, "5.5.4", "say MAIL FROM:<address>")
         if self.helo is None and not self.known:
             raise SMTPError(503, "5.5.1", "say EHLO first")
@@ -329,7 +327,7 @@ class Session:
         mail = self.mail
         if not mail:
             raise SMTPError(503, "5.5.1", "say MAIL first")
-        if arg[:3].upper() != b"TO:":
+        if arg[:3] != b"TO:" and arg[:3].upper() != b"TO:":
             raise SMTPError(501, "5.5.4", "say RCPT TO:<address>")
         to, rest = parse_path(arg[3:], self.known, "5.1.3")
         if not to:
@@ -461,23 +459,31 @@ class Session:
         self.size += len(piece)
         if self.size > self.on.max_size:
             self.wrong = self.too_big()
-        lo = 0
-        while self.head is not None and lo < len(piece):
-            head = self.head + bytes(piece[lo : lo + 256])  # a heap in pieces may have no more room in one
-            lo += 256
-            i = head.find(b"\n\r\n")
-            if i >= 0:
-                head = head[:i]
-            self.hops += head.count(b"\nReceived:") + head.count(b"\nreceived:") + head.count(b"\nRECEIVED:")
-            self.head = head[-9:] if i < 0 else None  # less than the pattern: none is counted twice
-            if self.hops > _MAX_HOPS:
-                self.wrong = SMTPError(554, "5.4.6", "%d hops: the mail goes round in a circle" % self.hops)
+        if self.head is not None:
+            self.look(piece)
         if not self.wrong:
             try:
                 return self.sink.write(piece)
             except (SMTPError, OSError) as e:
                 self.wrong = self.failed(e)
         self.sink.abort()
+
+    def look(self, piece):
+        """Counts the Received fields in a piece of the header section, and sees its end."""
+        head = self.head
+        for lo in range(0, len(piece), 256):
+            head += bytes(piece[lo : lo + 256])  # a heap in pieces may have no more room in one
+            i = head.find(b"\n\r\n")
+            if i >= 0:
+                head = head[:i]
+            self.hops += head.lower().count(b"\nreceived:")
+            if i >= 0:
+                head = None
+                break
+            head = head[-9:]  # less than the pattern: none is counted twice
+        self.head = head
+        if self.hops > _MAX_HOPS:
+            self.wrong = SMTPError(554, "5.4.6", "%d hops: the mail goes round in a circle" % self.hops)
 
     def taken(self, wait):
         """Generator: waits until the sink has taken a piece."""

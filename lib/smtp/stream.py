@@ -111,13 +111,6 @@ async def _sweep():
                 s.expire()
 
 
-# what advance() waits for
-_READ = const(0)
-_WRITE = const(1)
-_NAP = const(2)
-_DONE = const(3)
-
-
 class Stream(Wire):
     """A wire over a connected, non-blocking socket. `size`: octets of buffer; 0 for UDP, which only needs wait()."""
 
@@ -132,7 +125,6 @@ class Stream(Wire):
         self.waiter = None
         self.due = None
         self.expired = False
-        self.turns = 0
         if size:
             try:
                 # Nagle and delayed ACK cost 40 ms a mail. The number is lwIP's own on a Pico W, and no name on unix.
@@ -146,100 +138,80 @@ class Stream(Wire):
     async def run(self, session):
         """Gives a session what it asks for until it ends, sends what it said last, and returns its value."""
         self.session = session
-        self.send = session.send
-        self.value = self.fault = None
-        self.request = SEND
+        self.send = send = session.send
+        line = self.line
+        fill = self.fill
+        request = SEND
+        fault = result = None
+        turns = 0
         try:
             while True:
-                wait = self.advance()
-                if wait is _DONE:
-                    return self.value
-                if self.due is None:
-                    self.due = ticks_add(ticks_ms(), self.timeout)
-                if wait is _NAP:
-                    if self.pause is None:
-                        await self.hold()
-                        continue
-                    await sleep_ms(self.pause)
-                    # A peer that never stops to send never lets us wait, and is never swept.
-                    if self.request is not SEND and ticks_diff(ticks_ms(), self.due) > 0:
-                        self.fault = OSError(errno.ETIMEDOUT, "timed out")
-                    continue
+                value = None
                 try:
-                    await self.wait(wait is _WRITE)
-                except OSError as e:
-                    self.fault = e
-        finally:
-            session.close()  # nothing else runs its clean-up on MicroPython
-
-    def advance(self):
-        """Runs the session as far as it goes without waiting; returns what to wait for."""
-        request = self.request
-        while True:
-            value = None
-            try:
-                if self.fault:
-                    e, self.fault = self.fault, None
-                    raise e
-                if self.rest:
-                    # During a handshake it is the peer's turn, otherwise the socket is full.
-                    n = self.put(self.rest)
-                    if n is None:
-                        return _READ if self.shaking else _WRITE
-                    self.shaking = False
-                    self.rest = self.rest[n:]
-                    continue
-                if request is LINE:
-                    value = self.line()
-                elif request is DATA:
-                    value = self.data()
-                elif request is CHUNK:
-                    value = self.chunk()
-                if value is None:
-                    out = self.out
-                    if out:
-                        self.out = b""
-                        n = self.put(out)
-                        if n != len(out):
-                            self.rest = memoryview(out)[n or 0 :]
+                    if self.rest:
+                        n = self.put(self.rest)
+                        if n is None:
+                            # During a handshake it is the peer's turn, otherwise the socket is full.
+                            await self.wait(not self.shaking)
                             continue
                         self.shaking = False
-                    if request is LINE or request is DATA or request is CHUNK:
-                        # A fast peer must not keep the others waiting.
-                        self.turns += 1
-                        if not self.turns & 31:
-                            self.pause = 0
-                            return _NAP
-                        if not self.fill():
-                            return _READ
+                        self.rest = self.rest[n:]
                         continue
-                    if request is TLS:
-                        self.start_tls()
-                    elif request is PAUSE or request is SLEEP:
-                        self.pause = 0 if request is PAUSE else self.timeout
-                        self.request = SEND
-                        return _NAP
-                    elif request is _OVER:
-                        return _DONE
-                    elif request is not SEND:
-                        self.pause = None
-                        return _NAP
-            except (OSError, ValueError, EOFError) as e:
-                self.rest = None
-                if request is _OVER:
-                    raise
-                self.fault = e
-            self.due = None
-            try:
-                if self.fault:
-                    e, self.fault = self.fault, None
-                    request = self.session.throw(e)
-                else:
-                    request = self.send(value)
-            except StopIteration as e:
-                self.value = e.value
-                request = _OVER
-            self.request = request
+                    if self.lo < self.hi:
+                        if request is LINE:
+                            value = line()
+                        elif request is DATA:
+                            value = self.data()
+                        elif request is CHUNK:
+                            value = self.chunk()
+                    if value is None:
+                        out = self.out
+                        if out:
+                            self.out = b""
+                            n = self.put(out)
+                            if n != len(out):
+                                self.rest = memoryview(out)[n or 0 :]
+                                continue
+                            self.shaking = False
+                        if request is LINE or request is DATA or request is CHUNK:
+                            turns += 1
+                            if turns & 31:
+                                if not fill():
+                                    await self.wait(False)
+                                continue
+                            # A fast peer must not keep the others waiting. One that never stops to send never lets us
+                            # wait, and is never swept.
+                            if self.due is None:
+                                self.due = ticks_add(ticks_ms(), self.timeout)
+                            await sleep_ms(0)
+                            if ticks_diff(ticks_ms(), self.due) > 0:
+                                raise OSError(errno.ETIMEDOUT, "timed out")
+                            continue
+                        if request is TLS:
+                            self.start_tls()
+                        elif request is PAUSE or request is SLEEP:
+                            await sleep_ms(0 if request is PAUSE else self.timeout)
+                        elif request is _OVER:
+                            return result
+                except (OSError, ValueError, EOFError) as e:
+                    self.rest = None
+                    if request is _OVER:
+                        raise
+                    fault = e
+                self.due = None
+                try:
+                    if fault:
+                        e, fault = fault, None
+                        request = session.throw(e)
+                    elif value is not None or request is None or isinstance(request, int):
+                        request = send(value)
+                    else:
+                        request = await self.hold(request)
+                except StopIteration as e:
+                    result = e.value
+                    request = _OVER
+        finally:
+            session.close()  # nothing else runs its clean-up on MicroPython
 
     def fill(self):
         """Reads once; False when nothing has arrived. Raises EOFError when the peer has gone."""
@@ -294,7 +266,10 @@ class Stream(Wire):
         self.put = sock.write
 
     def wait(self, write):
-        """Waits until the socket can be read or written. OSError(ETIMEDOUT) when `due` passes first."""
+        """Waits until the socket can be read or written. OSError(ETIMEDOUT) when `due` passes first, by default
+        `timeout` from now."""
+        if self.due is None:
+            self.due = ticks_add(ticks_ms(), self.timeout)
         # A generator is awaitable on MicroPython. The raw socket is polled by the kernel; a TLS object would be asked
         # 1,000 times a second.
         self.waiter = core.cur_task

@@ -18,12 +18,17 @@ A source has `next()`, which returns a job or None. A job is one mail:
 With PIPELINING and CHUNKING (RFC 2920, 3030) nothing waits: envelope, mail and the next envelopes go out together. With
 PIPELINING alone only DATA waits. What is in flight is bounded by `window` mails and `window_bytes`.
 
-May use: stream, reply, sasl.
+May use: stream, reply, sasl, fast or scan.
 """
 
 from . import const
 from .reply import PLAIN, Parser, SMTPError
 from .stream import LINE, SEND, TLS, connect
+
+try:
+    from .fast import clean
+except (ImportError, SyntaxError, ValueError, AttributeError):
+    from .scan import clean
 
 # Time-outs in ms, RFC 5321 4.5.3.2
 _CONNECT = const(30000)
@@ -444,9 +449,11 @@ async def open_session(host, port, name, security="starttls", context=None, user
 
 def _crlf(text):
     """`text` (bytes) with CRLF at the end of each line, whatever was there."""
-    n = text.count(b"\r\n")
-    if n != text.count(b"\n") or n != text.count(b"\r"):
-        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    at = 0
+    while at < len(text):
+        at = clean(text, at, len(text))
+        if at < len(text) and text[at] != 46:  # it also stops at a dot that begins a line
+            return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
     return text
 
 

@@ -71,6 +71,10 @@ class Clock:
         self._last = ticks
         return self._up
 
+    def skip(self, ms):
+        """Milliseconds have passed that were not counted."""
+        self._up += ms
+
     def uptime(self):
         """Whole seconds since this clock was made; setting the time does not change it."""
         return self.ms() // 1000

@@ -22,7 +22,7 @@ PATH = "/crash.json"
 MOST = 3
 _SHORT = const(300)
 _TEXT = const(1200)  # octets of traceback
-_KEYS = ("password", "client_secret", "refresh_token", "key")
+_KEYS = ("password", "client_secret", "refresh_token", "key", "url")
 
 secrets = []  # what must not be shown, whatever happens
 

@@ -12,14 +12,9 @@ import json
 import sys
 
 import clock
-from smtp.listen import server_context
 from smtp.message import compose, parse_mailbox
-from smtp.network import parse_ip
 from smtp.queue import Queue, QueueFull
-from smtp.relay import Relay, SmartHost
 from smtp.reply import SMTPError
-from smtp.server import Listener, Server
-from smtp.slots import Slots
 
 PRIORITY = {"urgent": 0, "normal": 1, "low": 2}
 
@@ -282,7 +277,7 @@ async def main(board):
 
         file = logfile.Log("/log.txt", config["log"]["max_bytes"], config["queue"].get("reserve", 32768), time.uptime)
         work.append(("log", file.run))
-    if board.BARE:
+    if board.BARE and board.reset_reason() != "deep sleep":
         log("gateway", "starts after: " + board.reset_reason())
     domain = me["domain"]
     if not domain:  # RFC 5321 4.1.3
@@ -295,12 +290,42 @@ async def main(board):
                   q.get("displace", "dead"))
     queue.log = lambda text: log("queue", text)
     _storms = None
+    if config["sensor"]:
+        import sensors
+
+        told = sensors.Told("/rules.json", log)
+        rules[:] = [sensors.Rule(rule, board, alert, log, time.uptime, told) for rule in config["sensor"]]
+    if board.BARE and config.get("sleep"):
+        import sleep
+
+        return await sleep.run(board, config, work)
+    work += [("sensor " + rule.name, rule.run) for rule in rules]
+    if _mail.get("heartbeat"):
+        import heartbeat
+
+        work.append(("heartbeat", lambda: heartbeat.run(
+            _mail["heartbeat"], me["name"], rules, queue, time.uptime, alert, log)))
+    await serve(board, config, work)
+
+
+async def serve(board, config, work, over=None):
+    """Runs relay, server and `work` until the board is stopped, or until over(relay), a coroutine, returns."""
+    from smtp.listen import server_context
+    from smtp.network import parse_ip
+    from smtp.relay import Relay, SmartHost
+    from smtp.server import Listener, Server
+    from smtp.slots import Slots
+
+    me = config["board"]
+    q = config["queue"]
+    domain = _mail["domain"]
     accounts = ()
-    if [h for h in config["smarthost"] if "oauth" in h]:
+    smart = [dict(h) for h in config["smarthost"]]  # with [sleep] this is run again
+    if [h for h in smart if "oauth" in h]:
         from accounts import sign_in
 
-        accounts = sign_in(config["smarthost"], time, log)
-    hosts = [SmartHost(**h) for h in config["smarthost"]]
+        accounts = sign_in(smart, time, log)
+    hosts = [SmartHost(**h) for h in smart]
     if [h for h in hosts if h.username]:
         from smtp import sasl  # noqa: F401 (now: later it would leave the heap in pieces)
     relay = Relay(queue, hosts, domain, time, _mail.get("from", ""), lambda text: log("relay", text))
@@ -310,7 +335,7 @@ async def main(board):
     relay.bounce = q.get("bounce", True)
     relay.admin = _mail.get("admin") or ""
     queue.reports = bool(relay.admin)
-    if [h for h in hosts if h.oauth or not parse_ip(h.host)] or board.BARE and me.get("ntp"):
+    if [h for h in hosts if h.oauth or not parse_ip(h.host)] or board.BARE and me.get("ntp") or config.get("ping"):
         from smtp.dns import Resolver
 
         relay.resolve = Resolver(me.get("dns") or board.nameservers, time.uptime, board.hosts).resolve
@@ -318,11 +343,13 @@ async def main(board):
     relay.slots = slots
     # One device that runs wild leaves room for the others.
     server = Server(board.MAX_SESSIONS, board.BUFFER, board.MAX_SESSIONS - max(2, board.MAX_SESSIONS // 4))
-    intake = Intake(q["max_message"], relay if q.get("cut_through", True) else None)
-    if config.get("device"):
-        from devices import Devices
+    intake = None
+    if not over:
+        intake = Intake(q["max_message"], relay if q.get("cut_through", True) else None)
+        if config.get("device"):
+            from devices import Devices
 
-        intake.devices = Devices(config["device"], time.uptime)
+            intake.devices = Devices(config["device"], time.uptime)
     work.append(("relay", relay.run))
     listeners = []
     for tokens in accounts:
@@ -349,17 +376,13 @@ async def main(board):
             raise Unusable("cannot listen on %s (error %s): stop the program that uses this port, or set another "
                            "listener.port" % (where, e.args[0]))
         log("server", "listening on " + where)
-    if config["sensor"]:
-        import sensors
+    if config.get("ping") and not over:
+        import health
+        import ping
 
-        told = sensors.Told("/rules.json", log)
-        rules[:] = [sensors.Rule(rule, board, alert, log, time.uptime, told) for rule in config["sensor"]]
-        work += [("sensor " + rule.name, rule.run) for rule in rules]
-    if _mail.get("heartbeat"):
-        import heartbeat
-
-        work.append(("heartbeat", lambda: heartbeat.run(
-            _mail["heartbeat"], me["name"], rules, queue, time.uptime, alert, log)))
+        most = config["ping"]["oldest"]
+        work.append(("ping", lambda: ping.Ping(config["ping"], slots, log).run(
+            lambda: health.well(queue, relay, rules, time.uptime, most), relay.resolve)))
     if board.BARE:
         import organs
 
@@ -369,7 +392,7 @@ async def main(board):
         log("queue", "%d mails wait, %d dead letters, %d damaged" % count)
     tasks = [asyncio.create_task(supervise(name, w)) for name, w in work]
     log("gateway", "ready")
-    await board.stopped()
+    await (over(relay) if over else board.stopped())
     log("gateway", "stopping")
     await relay.finish()
     for task in tasks:
@@ -380,7 +403,7 @@ async def main(board):
             await task
         except asyncio.CancelledError:
             pass
-    if board.BARE:
+    if board.BARE and not over:
         organs.stop(config)
     if file:
         file.flush()

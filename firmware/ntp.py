@@ -84,6 +84,7 @@ class Time:
         self.doubts = 0  # times that the only one said something else
         self.left = {}  # IP address: seconds of uptime until which it is left alone
         self.told = None
+        self.at = None  # seconds of uptime when the clock was set
 
     async def round(self):
         """Asks until it is clear what time it is. True when it is, False when somebody has to be asked again."""
@@ -141,6 +142,7 @@ class Time:
         clock.base = base
         self.doubts = 0
         self.told = None
+        self.at = clock.uptime()
         now = clock.now()
         if first or abs(off) > _NEAR:
             self.log("clock", "set by a time server" if first else "was wrong by %d s" % (off // 1000))

@@ -6,14 +6,17 @@ import gateway
 
 CLOCK = "/clock"  # the last time that was known
 
+station = None  # the wifi.Station, where there is one
+keeper = None  # the ntp.Time
+
 
 def work(board, config, relay, server, listeners):
     """What is to run: a list of (name, function without arguments that gives a coroutine)."""
+    global station, keeper
     me = config["board"]
     clock = gateway.time
     log = gateway.log
     jobs = []
-    station = None
     if config.get("wifi"):
         import wifi
 
@@ -31,8 +34,9 @@ def work(board, config, relay, server, listeners):
         start = ntp.early(CLOCK)
         if clock.system() < start:
             board.set_clock(start)
-        jobs.append(("clock", ntp.Time(
-            me["ntp"], clock, relay.resolve, CLOCK, lambda: not station or station.up, log, board.set_clock).run))
+        keeper = ntp.Time(
+            me["ntp"], clock, relay.resolve, CLOCK, lambda: not station or station.up, log, board.set_clock)
+        jobs.append(("clock", keeper.run))
     if me.get("led") not in (None, False):
         import led
         from machine import Pin
@@ -48,7 +52,8 @@ def work(board, config, relay, server, listeners):
     if me.get("watchdog"):
         import watch
 
-        dog = watch.everything(watch.Watch(clock.uptime, bite), relay, server, gateway.rules)
+        rules = () if config.get("sleep") else gateway.rules
+        dog = watch.everything(watch.Watch(clock.uptime, bite), relay, server, rules)
         dog.start(board.WATCHDOG)  # before the first sensor is read, which may hang
         jobs.append(("watchdog", dog.run))
     return jobs

@@ -1,4 +1,5 @@
-"""What board.toml says of the board itself: [wifi], [log], and ntp, led, watchdog and profile in [board].
+"""What board.toml says of the board itself: [wifi], [log], [sleep], [ping], and ntp, led, watchdog and profile in
+[board].
 
 Used by config, which knows the keys. The board's side is firmware/organs.py and what it loads.
 """
@@ -116,6 +117,18 @@ def log_size(size):
     return check
 
 
+def awake(duration):
+    """A check of a time, as config.duration() gives it."""
+
+    def check(value):
+        value = duration(value)
+        if not 20 <= value <= 900:
+            raise ValueError("is not between 20s and 15m: joining the network alone takes seconds")
+        return value
+
+    return check
+
+
 # ---- what goes together
 
 
@@ -157,6 +170,55 @@ def check(problem, warn, raw):
                 "a listener's address is that of the board itself, where no device can reach it; set"
                 ' listener.address = "0.0.0.0"'
             )
+
+
+def check_sleep(problem, warn, raw):
+    """The same of [sleep]."""
+    sleep = raw.get("sleep")
+    if not isinstance(sleep, dict):
+        return
+    for name in ("listener", "status"):
+        if name in raw:
+            problem(name, "needs a board that is always awake, and with [sleep] it is not: leave out one of them", "")
+    tables = raw.get("sensor", [])
+    tables = [t for t in (tables if isinstance(tables, list) else [tables]) if isinstance(t, dict)]
+    if not tables:
+        problem("sensor", "is missing: a board that sleeps has nothing to do but to read its sensors")
+    for n, table in enumerate(tables):
+        key = "sensor" if len(tables) == 1 else f"sensor[{n + 1}]"
+        if table.get("edge") is True:
+            problem(f"{key}.edge", "sees nothing while the board sleeps: let sleep.wake_pin wake it", "")
+        if table.get("driver") == "reachable":
+            problem(f"{key}.driver", '"reachable" needs the network, which a board that sleeps has not', "")
+        if "every" in table:
+            warn(f"{key}.every has no use with [sleep]: each sensor is read when the board wakes, sleep.every")
+    pin = sleep.get("wake_pin")
+    if pin is not None and not any(t.get("pin") == pin and t.get("driver") == "digital" for t in tables):
+        problem("sleep.wake_pin", f"{pin} is the pin of no [[sensor]] with driver = \"digital\"")
+    if "ping" in raw and isinstance(raw["ping"], dict) and "every" in raw["ping"]:
+        problem("ping.every", "has no use with [sleep]: there is one ping in each sleep.batch", "")
+
+
+def check_ping(problem, warn, raw, url):
+    """The same of [ping]; url: what it comes to."""
+    verify = raw.get("verify", "full")
+    if isinstance(raw["url"], str):
+        warn(
+            "ping.url stands in board.toml for everybody who reads that file to see, and who knows it can say that all"
+            ' is well; better: url = { env = "PING_URL" }'
+        )
+    if url.startswith("http:"):
+        if verify != "none":
+            problem(
+                "ping.url", "begins with http://: everybody on the way can read it, and answer; take https://, or say"
+                ' verify = "none"', 'verify = "none"',
+            )  # fmt: skip
+        if "ca" in raw:
+            problem("ping.ca", "has no use with http://", "")
+    elif verify == "full" and "ca" not in raw:
+        problem("ping.ca", "is missing: the CA that signed the certificate of the host in ping.url")
+    if verify == "none":
+        warn('ping.verify = "none": whoever stands in between can read ping.url and go on pinging for a dead gateway')
 
 
 def values(wifi, board):

@@ -57,6 +57,18 @@ EXAMPLES = {
     "wifi.dns": 'dns = "192.168.1.1"',
     "wifi.power_save": "power_save = false",
     "log": '[log] and below it max_bytes = "32KB"',
+    "sleep": '[sleep] and below it every = "10m" and batch = "6h"',
+    "sleep.every": 'every = "10m"',
+    "sleep.batch": 'batch = "6h"',
+    "sleep.urgent": 'urgent = "urgent"',
+    "sleep.awake": 'awake = "1m"',
+    "sleep.wake_pin": "wake_pin = 33",
+    "ping": '[ping] and below it url = { env = "PING_URL" } and ca = "ca.pem"',
+    "ping.url": 'url = { env = "PING_URL" }',
+    "ping.ca": 'ca = "ca.pem"',
+    "ping.verify": 'verify = "full"',
+    "ping.every": 'every = "5m"',
+    "ping.oldest": 'oldest = "1h"',
     "log.max_bytes": 'max_bytes = "32KB"',
     "smarthost": '[smarthost] and below it host = "smtp.example.com"',
     "smarthost.host": 'host = "smtp.example.com"',
@@ -322,6 +334,12 @@ def _every(value):
     return seconds
 
 
+def _pace(value):
+    if _every(value) < 1:
+        raise ValueError(f"{_show(value)} is less than 1s")
+    return duration(value)
+
+
 def _debounce(value):
     seconds = duration(value)
     if seconds > 1:
@@ -554,6 +572,15 @@ def _token_url(value):
     return value
 
 
+def _ping_url(value, info):
+    """A secret: who knows it can say that all is well."""
+    url = _secret(value, info)
+    found = re.fullmatch(r"https?://([^/?#:@]+)(?::(\d+))?(/[!-~]*)?", url)
+    if not found or not is_domain(found[1]) or "#" in url or not 1 <= int(found[2] or 1) <= 65535:
+        raise ValueError("is not the https:// address of something that waits for a ping")
+    return url
+
+
 def _tenant(value):
     if not isinstance(value, str) or not is_domain(value):
         raise ValueError(f"{_show(value)} is neither the ID nor a domain of a tenant")
@@ -654,6 +681,22 @@ class Wifi(_Table):
 
 class Log(_Table):
     max_bytes: _is(boards.log_size(size), 32 << 10)
+
+
+class Sleep(_Table):
+    every: _is(_pace, 600.0)
+    batch: _is(_pace, 21600.0)
+    urgent: _is(_choice("urgent", "normal", "low"), "urgent")
+    awake: _is(boards.awake(duration), 60.0)
+    wake_pin: _is(sensors.pin, None)
+
+
+class Ping(_Table):
+    url: _is(_ping_url)
+    ca: _is(_cas, [])
+    verify: _is(_choice("full", "none"), "full")
+    every: _is(_pace, 300.0)
+    oldest: _is(_pace, 3600.0)
 
 
 class SmartHost(_Table):
@@ -768,7 +811,7 @@ class Sensor(_Table):
     priority: _is(_choice("urgent", "normal", "low"), "normal")
 
 
-_SINGLE = {"board": Board, "mail": Mail, "queue": Queue, "wifi": Wifi, "log": Log}
+_SINGLE = {"board": Board, "mail": Mail, "queue": Queue, "wifi": Wifi, "log": Log, "sleep": Sleep, "ping": Ping}
 _LISTS = {"smarthost": SmartHost, "listener": Listener, "device": Device, "sensor": Sensor}
 
 
@@ -848,12 +891,12 @@ def load(path, env=None, previous=None):
     raw = dict(raw)
     for name in raw.keys() - _SINGLE.keys() - _LISTS.keys():
         near = difflib.get_close_matches(name, [*_SINGLE, *_LISTS], 1, 0.6)
-        known = "board, wifi, smarthost, mail, listener, device, queue, sensor, log"
+        known = "board, wifi, smarthost, mail, listener, device, queue, sensor, log, sleep, ping"
         hint = f"did you mean [{near[0]}]?" if near else f"known are {known}"
         check.problem(name, f"is not a known table; {hint}", EXAMPLES[near[0]] if near else "")
     if "board" not in raw:
         check.problem("board", "is missing")
-    board, mail, queue, wifi, log = (
+    board, mail, queue, wifi, log, sleep, ping = (
         check.table(model, raw.get(name, {}), name) if name in raw or name in ("mail", "queue") else None
         for name, model in _SINGLE.items()
     )
@@ -883,6 +926,9 @@ def load(path, env=None, previous=None):
             sensors.check(check.problem, key, table, check.context["base"])
     _check_together(check, raw, lists)
     boards.check(check.problem, check.warnings.append, raw)
+    boards.check_sleep(check.problem, check.warnings.append, raw)
+    if ping:
+        boards.check_ping(check.problem, check.warnings.append, raw["ping"], ping.url)
     if queue and (queue.delay_notice or 14400) >= (queue.expire or 432000) and "delay_notice" in raw["queue"]:
         check.problem("queue.delay_notice", "is not less than queue.expire: a mail is given up before it is late")
     if check.problems:
@@ -910,6 +956,10 @@ def load(path, env=None, previous=None):
         config["wifi"] = boards.values(wifi, board)
     if log:
         config["log"] = log.model_dump()
+    if sleep:
+        config["sleep"] = sleep.model_dump(exclude_none=True)
+    if ping:
+        config["ping"] = ping.model_dump()
     if lists["device"]:
         config["device"] = [m.model_dump(exclude_defaults=True) for _, _, m in lists["device"]]
     return config, check.warnings

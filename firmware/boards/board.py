@@ -22,8 +22,9 @@ and where it is BARE:
     LED             what machine.Pin takes for the LED on the board, None: there is none that can be relied on
     WATCHDOG        milliseconds after which the chip's watchdog bites
     TIMER           number of a machine.Timer that may be used
-    SLEEPS          True: machine.deepsleep() saves energy
-    RTC_MEMORY      octets that machine.RTC().memory() keeps in deep sleep, 0: none
+    SLEEPS          how [sleep] saves energy: "deep", machine.deepsleep() with machine.RTC().memory(), and waking is a
+                    start; or "light", machine.lightsleep(), in which everything stays as it is
+    RTC_MEMORY      octets that machine.RTC().memory() keeps in deep sleep
     reset_reason()  why it started: "power on", "watchdog", "reset", "deep sleep", "soft reset" or something else
     restart()       resets the board
     set_clock(now)  sets the system's clock, by which certificates are checked; seconds since 1970
@@ -43,7 +44,7 @@ TLS_SLOTS = 1
 LED = None
 WATCHDOG = 8000
 TIMER = -1
-SLEEPS = True
+SLEEPS = "light"
 RTC_MEMORY = 0
 
 _end = asyncio.Event()

@@ -10,4 +10,5 @@ MAX_SESSIONS = 6  # of 10 sockets: listener, relay, name server and clock take t
 BACKLOG = 4
 WATCHDOG = 10000
 TIMER = 0
+SLEEPS = "deep"
 RTC_MEMORY = 2048

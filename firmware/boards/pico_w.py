@@ -9,7 +9,7 @@ from boards.board import *  # noqa: F403
 LED = "LED"  # behind the Wi-Fi chip
 WATCHDOG = 8300  # 8388 is the most that the chip can count
 
-# Nothing on it survives deep sleep, and waking is a reset.
+# SLEEPS is "light": deep sleep is the same to this port, and a reset behind it in which everything is forgotten.
 
 
 def reset_reason():

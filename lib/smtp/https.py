@@ -1,7 +1,8 @@
-"""One POST over verified HTTPS (RFC 9112), as token servers want it: bounded, without redirects, without blocking.
+"""One request over verified HTTPS (RFC 9112), a POST as token servers want it, or a GET: bounded, without redirects,
+without blocking.
 
-`exchange` holds the protocol as a generator for stream.Stream.run and does no I/O itself; `post` is the coroutine. May
-use: stream, tlserror.
+`exchange` holds the protocol as a generator for stream.Stream.run and does no I/O itself; `post` and `get` are the
+coroutines. May use: stream, tlserror.
 """
 
 from . import const
@@ -14,8 +15,8 @@ _TIMEOUT = const(30000)  # ms for the connection, and for each piece of the answ
 _SAFE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _HEX = b"0123456789abcdefABCDEF"
 _TLS = {
-    "ca": "its certificate is not signed by the CA in smarthost.oauth.ca: set it to the one that this server uses",
-    "name": "its certificate is for another name: check smarthost.oauth.token_url",
+    "ca": "its certificate is not signed by the CA in %s.ca: set it to the one that this server uses",
+    "name": "its certificate is for another name: check %s",
     "expired": "its certificate has expired, or this clock is wrong",
     "future": "its certificate is not valid yet: is this clock right?",
     "memory": "not enough memory for TLS now",
@@ -110,14 +111,39 @@ def exchange(io, request):
     return status, wait, body
 
 
-def place(url):
-    """(host, port, "host[:port]", path without its first /) of an https URL. ValueError for any other text."""
+def place(url, verify="full"):
+    """(host, port, "host[:port]", path without its first /) of an https URL; with verify "none" http will do, too.
+    ValueError for any other text."""
     scheme, _, rest = url.partition("://")
     where, _, path = rest.partition("/")
     host, _, port = where.partition(":")
-    if scheme != "https" or not host or not (port or "1").isdigit() or min(url) <= " " or max(url) > "~":
+    plain = scheme == "http" and verify == "none"
+    if scheme != "https" and not plain or not host or not (port or "1").isdigit() or min(url) <= " " or max(url) > "~":
         raise ValueError("%r is no https://host/path" % url)
-    return host, int(port or 443), where, path
+    return host, int(port or (80 if plain else 443)), where, path
+
+
+async def _ask(method, url, rest, ca, resolve, key, verify="full"):
+    """What exchange() gives. rest: header lines, the empty line and the body (bytes); key: that of the configuration
+    with the URL, for errors."""
+    host, port, where, path = place(url, verify)
+    context = client_context(ca, verify != "none")
+    stream = await connect(host, port, _TIMEOUT, 2048, resolve)
+    try:
+        if url[:6] == "https:":
+            stream.context = context, host
+            stream.start_tls()
+        head = "%s /%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: edgepost\r\nConnection: close\r\n" % (method, path, where)
+        return await stream.run(exchange(stream, head.encode() + rest))
+    except (OSError, ValueError, EOFError) as e:
+        if not stream.shaking:
+            raise
+        from .tlserror import tls_reason
+
+        text = _TLS.get(tls_reason(e)) or "the TLS handshake failed: %s" % e
+        raise ValueError(text.replace("%s.ca", key.rpartition(".")[0] + ".ca").replace("%s", key))
+    finally:
+        stream.close()
 
 
 async def post(url, body, ca, resolve=None):
@@ -125,20 +151,10 @@ async def post(url, body, ca, resolve=None):
 
     Raises OSError, EOFError and ValueError, whose texts say what is wrong, and MemoryError.
     """
-    host, port, where, path = place(url)
-    context = client_context(ca)
-    stream = await connect(host, port, _TIMEOUT, 2048, resolve)
-    try:
-        stream.context = context, host
-        stream.start_tls()
-        head = "POST /%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: edgepost\r\nAccept: application/json\r\n" % (path, where)
-        head += "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
-        return await stream.run(exchange(stream, (head % len(body)).encode() + body))
-    except (OSError, ValueError, EOFError) as e:
-        if not stream.shaking:
-            raise
-        from .tlserror import tls_reason
+    head = "Accept: application/json\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n"
+    return await _ask("POST", url, (head % len(body)).encode() + body, ca, resolve, "smarthost.oauth.token_url")
 
-        raise ValueError(_TLS.get(tls_reason(e)) or "the TLS handshake failed: %s" % e)
-    finally:
-        stream.close()
+
+async def get(url, ca, resolve=None, key="url", verify="full"):
+    """As post(). verify "none": anybody may answer; then url may begin with http:// as well. key: see _ask()."""
+    return await _ask("GET", url, b"\r\n", ca, resolve, key, verify)

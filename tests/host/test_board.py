@@ -95,6 +95,8 @@ class Board:
         self.toml = path / "board.toml"
         self.config = path / "config.json"
         self.dog = path / "dog"
+        self.chip = "rp2"
+        self.env = {}  # more of it
         self.firmware = firmware
         self.log = Log()
         self.process = None
@@ -122,8 +124,8 @@ class Board:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "EDGEPOST_SIM_FILE": f"/host{self.world}", "EDGEPOST_SIM_CHIP": "rp2",
-                 "EDGEPOST_SIM_CAUSE": cause, "EDGEPOST_SIM_DOG": f"/host{self.dog}"},
+            env={**os.environ, "EDGEPOST_SIM_FILE": f"/host{self.world}", "EDGEPOST_SIM_CHIP": self.chip,
+                 "EDGEPOST_SIM_CAUSE": cause, "EDGEPOST_SIM_DOG": f"/host{self.dog}", **self.env},
         )  # fmt: skip
         self.log.follow(self.process.stdout)
         if wait:

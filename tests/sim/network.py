@@ -86,6 +86,7 @@ class _Wlan:
 
     def __init__(self):
         self.on = False
+        self.powered = False
         self.pm = None
         self.endless = True  # an ESP32 tries by itself
         self.reason = 0  # of its last failure, which it tells until there is a network
@@ -104,9 +105,17 @@ class _Wlan:
             return self.on
         use("wifi")
         self.on = bool(on)
+        self.powered = self.powered and not _ESP32 or self.on  # a Pico W's radio goes on waiting for orders
         if not on:
             self.off()
             self.static = None
+
+    if not _ESP32:
+
+        def deinit(self):
+            if self.on:
+                misuse("deinit() of a radio that is on")
+            self.powered = False
 
     def config(self, *query, **values):
         if query or not self.on:

@@ -4,8 +4,8 @@
 
 IMAGE is the flash, FIRMWARE the directory that host_tools/build.py makes, with the simulated modules in it; each FILE
 is copied to the top of the flash. What a board does is done: boot.py and main.py are run, and what is left is the REPL,
-here lines on standard input until it ends. Exit status 3: the board has been reset. The environment variables are those
-of hardware and soc.
+here lines on standard input until it ends. Exit status 3: the board has been reset; 4: it is in deep sleep. The
+environment variables are those of hardware and soc.
 """
 
 import os
@@ -25,6 +25,9 @@ class Flash:
         self.f.readinto(buf)
 
     def writeblocks(self, n, buf, offset=0):
+        soc = sys.modules.get("soc")
+        if soc:
+            soc.writes += 1
         self.f.seek(n * 4096 + offset)
         self.f.write(buf)
 
@@ -48,6 +51,19 @@ def mount(image):
     vfs.mount(vfs.VfsPosix(), "/host")
     vfs.umount("/")
     vfs.mount(fs, "/")
+
+
+class Time:
+    """The module time for the gateway's clock: sleep counts."""
+
+    def __init__(self, soc):
+        import time
+
+        self.time_ns = lambda: time.time_ns() + soc.slept * 1000000
+        self.time = lambda: time.time() + soc.slept // 1000
+        self.ticks_ms = lambda: time.ticks_add(time.ticks_ms(), soc.slept)
+        self.ticks_diff = time.ticks_diff
+        self.gmtime = time.gmtime
 
 
 def run(path):
@@ -74,7 +90,14 @@ def main(here, image, firmware, *files):
     import life
 
     life._PAUSE = 0  # nobody presses Ctrl-C
-    life._PROFILES = {sys.platform: "pico_w"}
+    life._PROFILES = {sys.platform: "esp32" if os.getenv("EDGEPOST_SIM_CHIP") == "esp32" else "pico_w"}
+    if os.getenv("EDGEPOST_SIM_SLEEP"):
+        import clock
+        import sleep
+        import soc
+
+        sleep._WINDOW = 1
+        clock.time = Time(soc)
     try:
         for name in ("boot.py", "main.py"):
             run("/host" + firmware + "/" + name)

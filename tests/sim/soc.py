@@ -1,16 +1,25 @@
 """machine, simulated: watchdog, timers, clock, resets. A part of machine; a test that has a new board imports it anew.
 
-    soc.cause             why this board started: "power on", "watchdog", "reset", "deep sleep"
+    soc.cause             why this board started: "power on", "brown-out", "watchdog", "reset", "deep sleep"
     soc.dog               milliseconds of the last feed and time-out of the watchdog, or None while it is off
     soc.bitten()          whether the watchdog has reset the board by now
     soc.rtc               seconds since 1970 that the clock was set to, or None
     soc.timers            the timers that run; soc.memory: what RTC memory holds
+    soc.slept             milliseconds of sleep since the very beginning
 
-reset() raises Reset, a SystemExit, since a real one never returns. In a process of its own, EDGEPOST_SIM_CAUSE says why
-it starts, and the watchdog writes its time-out to the file EDGEPOST_SIM_DOG whenever it is fed.
+reset() and deepsleep() raise Reset, a SystemExit, since real ones never return. In a process of its own,
+EDGEPOST_SIM_CAUSE says why it starts, and the watchdog writes its time-out to the file EDGEPOST_SIM_DOG whenever it is
+fed. Deep sleep writes the JSON file EDGEPOST_SIM_SLEEP, {"ms", "memory" (hex), "slept", "writes" (of flash), "wakes"
+([pin, level])}, and the process ends with status 4; with the cause "deep sleep" the next one goes on from that file.
+Light sleep takes no time: the file of hardware.follow() has in "sleep" the milliseconds that may be slept in all, and
+when they are over it waits for more.
 """
 
+import binascii
+import json
 import os
+import sys
+import time
 
 import hardware
 from hardware import misuse, use
@@ -28,7 +37,18 @@ dog = None
 bites = 0
 rtc = None
 memory = b""
+slept = 0
+writes = 0  # of flash, which power_on counts
+wakes = None  # (pin, level) that ends deep sleep
 timers = []
+if _env("EDGEPOST_SIM_SLEEP"):
+    try:
+        with open(_env("EDGEPOST_SIM_SLEEP")) as _f:
+            _kept = json.load(_f)
+        slept = _kept["slept"]
+        memory = binascii.unhexlify(_kept["memory"])
+    except OSError:
+        pass
 
 if _RP2:
     CAUSES = {"PWRON_RESET": 1, "WDT_RESET": 3}
@@ -45,11 +65,50 @@ def reset():
 
 
 def reset_cause():
-    if cause == "power on":
+    if cause in ("power on", "brown-out"):
         return CAUSES["PWRON_RESET"]
     if cause == "watchdog" or _RP2:
         return CAUSES["WDT_RESET"]  # an RP2 calls each reset by software so
     return CAUSES["HARD_RESET" if cause == "reset" else "DEEPSLEEP_RESET"]
+
+
+def _may_sleep(ms):
+    use("sleep")
+    if not isinstance(ms, int) or not 0 < ms < 1 << 30:
+        misuse("sleep of %r ms" % (ms,))
+    network = sys.modules.get("network")
+    if network and network.made and network.made.powered:
+        misuse("it goes to sleep with the radio on")
+
+
+def _save(ms):
+    if _env("EDGEPOST_SIM_SLEEP"):
+        with open(_env("EDGEPOST_SIM_SLEEP"), "w") as f:
+            json.dump({"ms": ms, "memory": binascii.hexlify(memory).decode(), "slept": slept + ms, "writes": writes,
+                       "wakes": wakes}, f)
+
+
+def deepsleep(ms):
+    if _RP2:
+        misuse("a Pico W forgets everything in deep sleep, and saves no more than in light sleep")
+    _may_sleep(ms)
+    _save(ms)
+    print("sim: deep sleep")
+    raise Reset(4)
+
+
+def lightsleep(ms):
+    global slept
+    _may_sleep(ms)
+    if ms > 4294967:
+        raise ValueError("sleep too long")
+    print("sim: light sleep")
+    if dog and ms > dog[1]:
+        misuse("the watchdog bites in this sleep")
+    while slept + ms > hardware.told.get("sleep", 0):
+        time.sleep(0.02)
+        hardware._look()
+    slept += ms
 
 
 class _Memory:
@@ -128,3 +187,4 @@ class RTC:
             if len(data) > 2048:
                 raise ValueError("buffer too long")
             memory = bytes(data)
+            _save(0)

@@ -1,0 +1,240 @@
+"""Boards that sleep, from power on: an ESP32 in deep sleep, where waking is a start, and a Pico W in light sleep.
+
+Sleep takes no time here; what passes in it is added to the board's clock, and to that of the time servers.
+"""
+
+import email.utils
+import json
+import time
+from pathlib import Path
+
+import pytest
+from harness import PATIENCE
+from test_board import AHEAD, BROKEN, clocks, firmware, make  # noqa: F401
+
+TOML = """
+[board]
+name = "shed"
+profile = "{profile}"
+ntp = ["127.0.0.1:{ntp}", "127.0.0.1:{ntp2}"]
+watchdog = true
+[wifi]
+ssid = "barn"
+password = { env = "WIFI" }
+[sleep]
+every = "15m"
+batch = "2h"
+[smarthost]
+host = "localhost"
+port = {smarthost}
+ca = "{ca}"
+username = "gateway"
+password = { env = "SMTP" }
+[mail]
+from = "shed@example.com"
+to = ["oncall@example.com"]
+[log]
+[[sensor]]
+name = "frost"
+driver = "adc"
+pin = 32
+factor = 0.001
+below = 3
+for = "30m"
+recovery = true
+[[sensor]]
+name = "door"
+driver = "digital"
+pin = 14
+is = "on"
+priority = "urgent"
+"""
+WARM, COLD = {"32": 0.5}, {"32": 0.1}  # volts: 9.9 and 2.0
+
+
+class Sleeper:
+    """An ESP32 that sleeps. run() lives through so many seconds; `wakes` has what the board did in each: (seconds since
+    power on, writes to flash, the lines that it logged)."""
+
+    def __init__(self, make, clocks, host, text=TOML, change=None):  # noqa: F811
+        self.board = make(host, text.replace("{profile}", "esp32"), change)
+        self.clocks = clocks
+        self.state = self.board.path / "sleep.json"
+        self.board.chip = "esp32"
+        self.board.env = {"EDGEPOST_SIM_SLEEP": f"/host{self.state}"}
+        self.time = 0
+        self.wakes = []
+        self.board.sees(volts=WARM)
+
+    def wake(self, cause="deep sleep"):
+        """From a start to the next sleep; gives the milliseconds for which it wants to sleep."""
+        board = self.board
+        if cause == "power on":
+            self.state.unlink(missing_ok=True)
+        for clock in self.clocks:
+            clock.ahead = AHEAD + self.time
+        since = board.start(cause, wait=None)
+        board.files = []
+        status = board.process.wait(PATIENCE)
+        board.log.join(PATIENCE)
+        board.process.stdin.close()
+        lines = board.log.lines[since:]
+        assert status == 4, "\n".join(lines)
+        kept = json.loads(self.state.read_text())
+        self.wakes.append((self.time, kept["writes"], lines))
+        return kept
+
+    def run(self, seconds, cause="deep sleep"):
+        """Lives for so long, from a wake-up on to the one that is not within them."""
+        end = self.time + seconds
+        while self.time < end:
+            self.time += self.wake(cause)["ms"] / 1000
+            cause = "deep sleep"
+
+    def sessions(self, since=0):
+        """When the radio was on."""
+        return [at for at, _, lines in self.wakes if at >= since and any("radio on" in line for line in lines)]
+
+
+@pytest.fixture
+def esp32(make, clocks):  # noqa: F811
+    return lambda host, *args: Sleeper(make, clocks, host, *args)
+
+
+def subjects(host):
+    return [mail.message["Subject"] for mail in host.mails]
+
+
+def test_quiet_hours_cost_no_radio_and_no_flash(esp32, smarthost):
+    host = smarthost()
+    one = esp32(host)
+    one.run(7200, "power on")
+    assert "set by a time server" in one.board.log.text()
+    assert one.sessions() == [0] and host.connections == 0
+    assert len(one.wakes) == 9
+    for _, writes, lines in one.wakes[1:]:
+        assert writes == 0 and lines == ["sim: deep sleep", "sim: reset"]
+
+
+def test_an_ordinary_alert_lasts_across_sleeps_and_waits_for_its_batch(esp32, smarthost):
+    host = smarthost()
+    one = esp32(host)
+    one.run(3600, "power on")
+    one.board.sees(volts=COLD)
+    began = one.time
+    one.run(2400)
+    assert one.sessions() == [0] and host.mails == [], "the radio was on for an ordinary alert"
+    alerts = [at for at, _, lines in one.wakes if any("alert: " in line for line in lines)]
+    assert alerts == [pytest.approx(began + 1800, abs=20)], "`for` does not last across sleeps"
+    one.run(1800)
+    assert one.sessions()[1:] == [pytest.approx(7200, abs=30)]
+    (mail,) = host.mails
+    assert mail.message["Subject"] == "frost: 2.0, below 3.0"
+    assert "This has lasted 30 min" in mail.message.get_content()
+    said = email.utils.parsedate_to_datetime(mail.message["Date"]).timestamp()
+    assert said == pytest.approx(time.time() + AHEAD + alerts[0], abs=60)
+    one.board.sees(volts=WARM)
+    one.run(7200)
+    assert subjects(host)[1:] in (["frost: 9.9, ok after 1 h 29 min"], ["frost: 9.9, ok after 1 h 30 min"])
+    assert host.connections == 2
+
+
+def test_an_urgent_alert_goes_at_once_and_takes_the_others_along(esp32, smarthost):
+    host = smarthost()
+    one = esp32(host)
+    one.board.sees(volts=COLD)
+    one.run(3000, "power on")
+    assert host.mails == []
+    one.board.sees(pins={"14": 1})
+    at = one.time
+    one.run(300)
+    assert subjects(host) == ["door: on", "frost: 2.0, below 3.0"] and host.connections == 1
+    assert one.sessions() == [0, at]
+    one.run(6000)
+    assert len(one.sessions()) == 2, "the batch did not start anew"
+
+
+def test_a_dead_network_costs_less_and_less_and_then_all_goes_in_one_session(esp32, smarthost):
+    host = smarthost()
+    one = esp32(host)
+    one.run(600, "power on")
+    one.board.sees(wifi={}, pins={"14": 1})
+    at = one.time
+    one.run(5 * 60)
+    tries = [round((then - at) / 60) for then in one.sessions(at)]
+    assert tries == [0, 1, 3]
+    assert all(time_on(lines) < 40 for _, _, lines in one.wakes)
+    one.board.sees(wifi={"barn": {"key": "hay and straw"}})
+    one.run(3600)
+    assert subjects(host) == ["door: on"] and host.connections == 1
+
+
+def time_on(lines):
+    """Seconds for which the radio was on."""
+    for line in lines:
+        if "the radio was on for " in line:
+            return int(line.split("on for ")[1].split()[0])
+    return 0
+
+
+def test_a_power_cut_under_the_radio_loses_nothing(esp32, smarthost):
+    host = smarthost()
+    one = esp32(host)
+    one.board.sees(volts=COLD)
+    one.run(3000, "power on")
+    one.board.sees(pins={"14": 1})
+    since = one.board.start("deep sleep", wait=None)
+    one.board.said("radio on: an urgent mail", since)
+    one.board.cut()
+    assert host.mails == []
+    one.wake("power on")
+    assert [s.removeprefix("[2x] ") for s in subjects(host)] == ["door: on", "frost: 2.0, below 3.0"]
+
+
+def test_the_supply_that_fails_under_the_radio_is_not_asked_for_it_again_at_once(esp32, smarthost):
+    host = smarthost()
+    one = esp32(host)
+    one.run(600, "power on")
+    one.board.sees(pins={"14": 1})
+    since = one.board.start("deep sleep", wait=None)
+    one.board.said("radio on", since)
+    one.board.cut()
+    one.time += 5
+    since = one.board.log.mark()
+    ms = one.wake("brown-out")["ms"]
+    assert "the supply failed while the radio was on" in one.board.log.text()
+    assert one.sessions(one.time) == [] and 30000 < ms <= 60000
+    one.time += ms / 1000
+    one.run(60)
+    assert [s.removeprefix("[2x] ") for s in subjects(host)] == ["door: on"]
+
+
+def test_a_door_wakes_it(esp32, smarthost):
+    host = smarthost()
+    one = esp32(host, TOML.replace("[sleep]", "[sleep]\nwake_pin = 14"))
+    one.run(1500, "power on")
+    assert json.loads(one.state.read_text())["wakes"] == [14, 1]
+    one.board.sees(pins={"14": 1})
+    one.time -= 300
+    kept = json.loads(one.state.read_text())
+    kept["slept"] -= 300000
+    one.state.write_text(json.dumps(kept))
+    kept = one.wake()
+    assert subjects(host) == ["door: on"] and kept["wakes"] == [14, 0]
+    assert 250000 < kept["ms"] <= 300000, "the next reading is not where it was"
+
+
+def test_crashes_count_in_a_row_only_while_no_wake_was_good(esp32, smarthost):
+    one = esp32(smarthost(), TOML, {"none.py": ""})
+    record = one.board.path / "crash.json"
+    record.write_text(json.dumps({"n": 2, "all": 2, "why": "x", "text": "", "up": 1, "tell": False, "own": True}))
+    one.board.files.append(record)
+    one.run(600, "reset")
+    broken = Path(one.board.firmware) / "sensors.py"
+    broken.write_text(BROKEN)
+    for cause in ("deep sleep", "reset", "reset"):
+        assert "SAFE MODE" not in one.board.log.text()
+        one.board.start(cause, wait=None)
+        one.board.reset()
+    one.board.start("reset", wait="SAFE MODE")
+    one.board.said("the REPL is there")

@@ -21,6 +21,7 @@ PRIORITY = {"urgent": 0, "normal": 1, "low": 2}
 queue = None
 time = None
 rules = []  # a sensors.Rule for each [[sensor]]
+resolve = None  # as smtp.dns.Resolver.resolve, where there is one
 file = None  # the logfile.Log, where [log] is configured
 _mail = {}
 _storms = None
@@ -310,6 +311,7 @@ async def main(board):
 
 async def serve(board, config, work, over=None):
     """Runs relay, server and `work` until the board is stopped, or until over(relay), a coroutine, returns."""
+    global resolve
     from smtp.listen import server_context
     from smtp.network import parse_ip
     from smtp.relay import Relay, SmartHost
@@ -335,10 +337,11 @@ async def serve(board, config, work, over=None):
     relay.bounce = q.get("bounce", True)
     relay.admin = _mail.get("admin") or ""
     queue.reports = bool(relay.admin)
-    if [h for h in hosts if h.oauth or not parse_ip(h.host)] or board.BARE and me.get("ntp") or config.get("ping"):
+    names = [h.host for h in hosts] + [r["host"] for r in config["sensor"] if "host" in r]
+    if [n for n in names if not parse_ip(n)] or accounts or board.BARE and me.get("ntp") or config.get("ping"):
         from smtp.dns import Resolver
 
-        relay.resolve = Resolver(me.get("dns") or board.nameservers, time.uptime, board.hosts).resolve
+        relay.resolve = resolve = Resolver(me.get("dns") or board.nameservers, time.uptime, board.hosts).resolve
     slots = board.TLS_SLOTS and Slots(board.TLS_SLOTS)
     relay.slots = slots
     # One device that runs wild leaves room for the others.

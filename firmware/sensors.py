@@ -24,6 +24,10 @@ _LATE = const(60)  # seconds after which a mail says so
 _NEVER = const(0x3FFFFFFF)
 
 
+class NotNow(Exception):
+    """A driver cannot tell, and it is not the sensor's fault: as if it had not been asked."""
+
+
 class Told:
     """What people were told last: {"freezer": "above"}, in the file `path`."""
 
@@ -154,11 +158,13 @@ class Rule:
                 if fault != self.fault:
                     self.fault = fault
                     self.log("sensor", "%s cannot be read: %s" % (self.name, fault))
-                self.failed += 1
-                most = self.rule.get("failures", 3)
-                self.ill.hold = 0 if most and self.failed >= most else _NEVER
-                self.tell(self.ill, "failed")
-                if self.ill.raised:
+                ours = isinstance(e, NotNow)
+                if not ours:
+                    self.failed += 1
+                    most = self.rule.get("failures", 3)
+                    self.ill.hold = 0 if most and self.failed >= most else _NEVER
+                    self.tell(self.ill, "failed")
+                if ours or self.ill.raised:
                     self.over.seen = None  # nobody knows how long it has lasted
             else:
                 self.value = value

@@ -164,6 +164,9 @@ EXAMPLES = {
     "sensor.offset": "offset = -20.0",
     "sensor.rom": 'rom = "28ff641e84160333"',
     "sensor.reads": 'reads = "humidity"',
+    "sensor.host": 'host = "192.168.1.20"',
+    "sensor.port": "port = 9100",
+    "sensor.ping": "ping = true",
     "sensor.function": 'function = "oil_level"',
     "sensor.to": 'to = ["oncall@example.com"]',
     "sensor.priority": 'priority = "urgent"',
@@ -806,6 +809,9 @@ class Sensor(_Table):
     offset: _is(_number, None)
     rom: _is(sensors.rom, None)
     reads: _is(_choice("temperature", "humidity"), None)
+    host: _is(_host, None)
+    port: _is(_port, None)
+    ping: _is(_flag, None)
     function: _is(lambda v: _text(v, "the name of a function", 64), None)
     to: _is(_mailboxes, [])
     priority: _is(_choice("urgent", "normal", "low"), "normal")

@@ -18,8 +18,10 @@ DRIVERS = {
     "dht11": ({"pin": "needs to know where the sensor is connected"}, ("reads",)),
     "dht22": ({"pin": "needs to know where the sensor is connected"}, ("reads",)),
     "chip": ({}, ()),
+    "reachable": ({"host": "needs to know whom to reach"}, ("port", "ping")),
     "user": ({"function": "calls a function of your own"}, ("path",)),
 }
+_REACHABLE = {"on": "reachable", "off": "unreachable", "is": "off"}  # what is taken where nothing else is said
 _OF_DRIVERS = sorted({key for needs, takes in DRIVERS.values() for key in (*needs, *takes)})
 TEMPLATES = ("subject", "text", "recovery_subject", "recovery_text")
 _NAMES = ("name", "value", "unit", "limit", "state", "lasted", "board")
@@ -136,6 +138,10 @@ def check(problem, key, raw, base):
                 problem(f"{key}.{name}", f'has no use with driver = "{driver}"', "")
     if "points" in raw and ("factor" in raw or "offset" in raw):
         problem(f"{key}.points", "says the same as factor and offset: give the points or these two", "")
+    if driver == "reachable":
+        raw = {**_REACHABLE, **raw}
+        if ("port" in raw) == (raw.get("ping") is True):
+            problem(f"{key}.port", "or ping = true: say one of the two, how it is to answer")
     if driver == "user" and isinstance(raw.get("function"), str):
         _check_function(problem, key, raw, base)
     _check_limits(problem, key, raw, driver)
@@ -159,7 +165,7 @@ def _check_limits(problem, key, raw, driver):
         if isinstance(raw["is"], str) and raw["is"] not in ("on", "off", on, off):
             known = f'"{on}" nor "{off}", the words for on and off'
             problem(f"{key}.is", f'"{raw["is"]}" is neither {known}', f'is = "{on}"')
-        if isinstance(driver, str) and driver not in ("digital", "user", "file") and driver in DRIVERS:
+        if isinstance(driver, str) and driver not in ("digital", "user", "file", "reachable") and driver in DRIVERS:
             problem(f"{key}.is", f'has no use with driver = "{driver}", which gives a number', "above = 5.0")
     else:
         for name in ("on", "off"):
@@ -249,6 +255,8 @@ def normalised(values, base, board):
         values["path"] = str(base / (values.get("path") or "user.py"))
     else:
         values.pop("path", None)
+    if driver == "reachable":
+        values = {**_REACHABLE, **values}
     if driver.startswith("dht"):
         values.update(driver="dht", model=int(driver[3:]))
     if "points" in values:

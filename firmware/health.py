@@ -25,8 +25,14 @@ def oldest(queue, now=None):
         if key >> 28 == done or queue.state(key)[2] & _AGAIN:
             continue
         try:
+            head = b""
             with open(queue.path + "/" + queue.name_now(i), "rb") as f:
-                meta = json.loads(f.readline(_HEAD))
+                while head[-1:] != b"\n" and len(head) < _HEAD:
+                    piece = f.readline(512)  # more would be allocated at once
+                    if not piece:
+                        break
+                    head += piece
+            meta = json.loads(head)
             age = up
             if meta["b"] == queue.boot:
                 age = up - meta["u"]

@@ -986,3 +986,76 @@ def test_what_is_risky_with_wifi_is_said_and_its_password_is_not(load):
     assert [w for w in warnings if "where no device can reach it" in w]
     _, warnings = load(GOOD + WIFI + LISTENER + "address = '0.0.0.0'\n", WIFI="hay and straw")
     assert warnings == []
+
+
+# ---- sleep, ping and hosts that are reachable
+
+SLEEP = MAIL + "[[sensor]]\nname = 'door'\ndriver = 'digital'\npin = 14\nis = 'on'\n[sleep]\n"
+PING = GOOD + "[ping]\nurl = { env = 'URL' }\n"
+REACH = MAIL + "[[sensor]]\nname = 'printer'\ndriver = 'reachable'\n"
+
+
+def test_sleep_and_ping_reach_the_board_with_their_defaults(load):
+    values, warnings = load(GOOD + SLEEP + "wake_pin = 14\n[ping]\nurl = { env = 'URL' }\nca = 'ca.pem'\n",
+                            URL="https://hc-ping.com/1")
+    assert values["sleep"] == {"every": 600, "batch": 21600, "urgent": "urgent", "awake": 60, "wake_pin": 14}
+    ping = values["ping"]
+    assert ping.pop("ca") == values["smarthost"][0]["ca"]
+    assert ping == {"url": "https://hc-ping.com/1", "verify": "full", "every": 300, "oldest": 3600}
+    assert warnings == []
+    assert {"sleep", "ping"}.isdisjoint(load(GOOD)[0])
+
+
+WRONG_SLEEP = [
+    (GOOD + SLEEP + "every = '0.5s'", "sleep.every", "less than 1s"),
+    (GOOD + SLEEP + "every = '2d'", "sleep.every", "more than a day"),
+    (GOOD + SLEEP + "awake = '5s'", "sleep.awake", "between 20s and 15m"),
+    (GOOD + SLEEP + "urgent = 'high'", "sleep.urgent", 'none of "urgent", "normal", "low"'),
+    (GOOD + SLEEP + "wake_pin = 15", "sleep.wake_pin", "the pin of no [[sensor]]"),
+    (GOOD + SLEEP + LISTENER, "listener", "always awake"),
+    (GOOD + MAIL + "[sleep]\n", "sensor", "nothing to do but to read its sensors"),
+    (GOOD + SLEEP.replace("[sleep]", "edge = true\n[sleep]"), "sensor.edge", "let sleep.wake_pin wake it"),
+    (GOOD + REACH + "host = '192.168.1.2'\nport = 80\n[sleep]\n", "sensor.driver", "which a board that sleeps has not"),
+    (GOOD + SLEEP + PING[len(GOOD):] + "every = '5m'", "ping.every", "one ping in each sleep.batch"),
+    (PING, "ping.ca", "is missing"),
+    (PING.replace("'URL'", "'HTTP'"), "ping.url", "begins with http://"),
+    (PING.replace("'URL'", "'NOPE'"), "ping.url", "NOPE is not set"),
+    (PING.replace("{ env = 'URL' }", "'ftp://a.example/'"), "ping.url", "is not the https:// address"),
+    (PING.replace("{ env = 'URL' }", "'https://u:p@a.example/'"), "ping.url", "is not the https:// address"),
+    (PING + "every = '2d'", "ping.every", "more than a day"),
+    (GOOD + REACH + "port = 80", "sensor.host", "whom to reach"),
+    (GOOD + REACH + "host = 'printer.lan'", "sensor.port", "say one of the two"),
+    (GOOD + REACH + "host = 'printer.lan'\nport = 80\nping = true", "sensor.port", "say one of the two"),
+    (GOOD + REACH + "host = 'printer.lan:80'\nping = true", "sensor.host", "has a port in it"),
+    (GOOD + REACH + "host = 'printer.lan'\nping = true\nabove = 1", "sensor.above", "no use beside is"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "fault"), WRONG_SLEEP, ids=[f"{w[1]}: {w[2]}" for w in WRONG_SLEEP])
+def test_what_sleep_ping_and_reachable_cannot_do_is_told(load, text, key, fault):
+    lines = problems(load, text, URL="https://hc-ping.com/1", HTTP="http://hc-ping.com/1")
+    assert [p for p in lines if p.startswith(f"{key}: ") and fault in p], lines
+
+
+def test_the_address_of_a_ping_is_never_shown(load):
+    for text in (PING.replace("{ env = 'URL' }", "'http://a.example/1b9f6a72'"), PING):
+        for line in problems(load, text, URL="gopher://1b9f6a72"):
+            assert "1b9f6a72" not in line
+
+
+def test_what_is_risky_about_ping_and_sleep_is_a_warning(load):
+    _, warnings = load(PING.replace("{ env = 'URL' }", "'http://a.example/'") + "verify = 'none'\n")
+    assert len(warnings) == 2 and "ping.url stands in board.toml" in warnings[0]
+    assert "go on pinging for a dead gateway" in warnings[1]
+    _, warnings = load(GOOD + SLEEP.replace("[sleep]", "every = '1s'\n[sleep]"))
+    assert len(warnings) == 1 and "sensor.every has no use with [sleep]" in warnings[0]
+
+
+def test_a_host_is_reachable_or_unreachable_unless_other_words_are_given(load):
+    (one,) = load(GOOD + REACH + "host = '192.168.1.20'\nping = true\n")[0]["sensor"]
+    assert (one["words"], one["below"], one["host"], one["ping"]) == (
+        ["unreachable", "reachable"], 0.5, "192.168.1.20", True)  # fmt: skip
+    (one,) = load(GOOD + REACH + "host = '192.168.1.20'\nport = 22\non = 'up'\noff = 'down'\nis = 'down'")[0]["sensor"]
+    assert (one["words"], one["below"]) == (["down", "up"], 0.5)
+    (one,) = load(GOOD + REACH + "host = '192.168.1.20'\nport = 22\nis = 'reachable'")[0]["sensor"]
+    assert one["above"] == 0.5

@@ -238,3 +238,33 @@ def test_crashes_count_in_a_row_only_while_no_wake_was_good(esp32, smarthost):
         one.board.reset()
     one.board.start("reset", wait="SAFE MODE")
     one.board.said("the REPL is there")
+
+
+def test_a_pico_w_sleeps_lightly_and_does_the_same(make, clocks, smarthost):  # noqa: F811
+    host = smarthost()
+    board = make(host, TOML.replace("{profile}", "pico_w").replace("pin = 32", "pin = 26"))
+    board.env = {"EDGEPOST_SIM_SLEEP": f"/host{board.path / 'sleep.json'}"}
+    cold, warm = {"26": 0.1}, {"26": 0.5}
+    board.sees(volts=warm)
+    board.start(wait="the radio was on for")
+    assert host.connections == 0
+    board.sees(volts=cold, sleep=3600 * 1000)
+    board.said("alert: ")
+    since = board.log.mark()
+    for clock in clocks:
+        clock.ahead += 7200
+    board.sees(sleep=7300 * 1000)
+    board.said("sleep: radio on: mail", since)
+    board.said("the radio was on for", since)
+    (mail,) = host.mails
+    assert mail.message["Subject"] == "frost: 2.0, below 3.0"
+    assert "This has lasted 30 min" in mail.message.get_content()
+    since = board.log.mark()
+    board.sees(pins={"14": 1}, sleep=8400 * 1000)
+    board.said("sleep: radio on: an urgent mail", since)
+    board.said("the radio was on for", since)
+    assert subjects(host)[1:] == ["door: on"] and host.connections == 2
+    text = board.log.text()
+    assert text.count("radio on") == 3 and text.count("starts after") == 1
+    assert "Traceback" not in text and "Misuse" not in text
+    assert int(board.dog.read_text()) == 8300

@@ -93,6 +93,7 @@ def main(here, image, firmware, *files):
     life._PROFILES = {sys.platform: "esp32" if os.getenv("EDGEPOST_SIM_CHIP") == "esp32" else "pico_w"}
     if os.getenv("EDGEPOST_SIM_SLEEP"):
         import clock
+        import machine  # noqa: F401 (makes a new board, and soc with it)
         import sleep
         import soc
 

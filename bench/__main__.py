@@ -10,7 +10,7 @@ import time
 import traceback
 from importlib.metadata import version
 
-from . import accept, client, flash, gateway, heap, relay, spool, trips
+from . import accept, client, flash, gateway, heap, relay, spool, trips, wake
 from .tools import Bench, Missing, Row
 
 BENCHES = {
@@ -23,6 +23,7 @@ BENCHES = {
     "heap": heap.heap,
     "flash": flash.flash,
     "spool": spool.spool,
+    "wake": wake.wake,
     "gateway": gateway.gateway,
 }
 

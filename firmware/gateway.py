@@ -284,7 +284,8 @@ async def main(board):
         log("gateway", "starts after: " + board.reset_reason())
     domain = me["domain"]
     if not domain:  # RFC 5321 4.1.3
-        domain = board.address()
+        # To ask for it costs an ESP32 as much as to switch the radio on; organs.py knows it then.
+        domain = "0.0.0.0" if board.BARE and config.get("sleep") else board.address()
         domain = "[%s%s]" % ("IPv6:" if ":" in domain else "", domain)
     _mail.update(config["mail"])
     _mail["domain"] = domain

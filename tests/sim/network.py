@@ -5,7 +5,7 @@
     Router.address = None                                    DHCP is silent; .admits = False: it refuses this device
 
 A hardware.fault("wifi", OSError(...)) breaks the radio. In a process of its own the file of hardware.follow() has
-{"wifi": {"barn": {"key": "a password"}}}.
+{"wifi": {"barn": {"key": "a password"}}}, and "hurry", how many times faster all goes.
 """
 
 import hardware
@@ -157,7 +157,7 @@ class _Wlan:
             return
         ssid, key = self.target
         router = air.get(ssid)
-        passed = hardware.ticks() - self.since
+        passed = (hardware.ticks() - self.since) * hardware.told.get("hurry", 1)
         if self.joined:
             if router is not self.joined:  # gone, or another one
                 self.joined = None
@@ -183,7 +183,7 @@ class _Wlan:
         if self.joined:
             if self.static:
                 return self.static[0]
-            if hardware.ticks() - self.since > 3000:
+            if (hardware.ticks() - self.since) * hardware.told.get("hurry", 1) > 3000:
                 return self.joined.address
 
     def isconnected(self):

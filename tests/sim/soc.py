@@ -9,10 +9,10 @@
 
 reset() and deepsleep() raise Reset, a SystemExit, since real ones never return. In a process of its own,
 EDGEPOST_SIM_CAUSE says why it starts, and the watchdog writes its time-out to the file EDGEPOST_SIM_DOG whenever it is
-fed. Deep sleep writes the JSON file EDGEPOST_SIM_SLEEP, {"ms", "memory" (hex), "slept", "writes" (of flash), "wakes"
-([pin, level])}, and the process ends with status 4; with the cause "deep sleep" the next one goes on from that file.
-Light sleep takes no time: the file of hardware.follow() has in "sleep" the milliseconds that may be slept in all, and
-when they are over it waits for more.
+fed. Deep sleep, and a write to RTC memory, write the JSON file EDGEPOST_SIM_SLEEP: "ms", "memory" (hex), "slept",
+"writes" (of flash), "wakes" ([pin, level]), "network" (whether that module was loaded). The process ends with status 4;
+with another cause than "power on" the next one goes on from that file. Light sleep takes no time: the file of
+hardware.follow() has in "sleep" the milliseconds that may be slept in all, and when they are over it waits for more.
 """
 
 import binascii
@@ -41,7 +41,7 @@ slept = 0
 writes = 0  # of flash, which power_on counts
 wakes = None  # (pin, level) that ends deep sleep
 timers = []
-if _env("EDGEPOST_SIM_SLEEP"):
+if _env("EDGEPOST_SIM_SLEEP") and cause != "power on":
     try:
         with open(_env("EDGEPOST_SIM_SLEEP")) as _f:
             _kept = json.load(_f)
@@ -85,7 +85,7 @@ def _save(ms):
     if _env("EDGEPOST_SIM_SLEEP"):
         with open(_env("EDGEPOST_SIM_SLEEP"), "w") as f:
             json.dump({"ms": ms, "memory": binascii.hexlify(memory).decode(), "slept": slept + ms, "writes": writes,
-                       "wakes": wakes}, f)
+                       "wakes": wakes, "network": "network" in sys.modules}, f)
 
 
 def deepsleep(ms):

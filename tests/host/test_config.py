@@ -851,10 +851,13 @@ def test_each_key_has_an_example_and_a_line_in_the_guide():
 
 
 def test_the_examples_of_the_guide_are_right(load, home, own):
-    """Each TOML block of docs/configuration.md with [[sensor]] in it."""
-    guide = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-    blocks = [b for b in re.findall(r"```toml\n(.*?)```", guide, re.S) if "[[sensor]]" in b]
-    assert blocks
+    """Each TOML block with [[sensor]] in it."""
+    blocks = []
+    for name in ("configuration", "hardware", "power"):
+        guide = (ROOT / "docs" / f"{name}.md").read_text("utf-8")
+        found = [b for b in re.findall(r"```toml\n(.*?)```", guide, re.S) if "[[sensor]]" in b]
+        assert found, name
+        blocks += found
     (home / "user.py").write_text("def oil_level():\n    return 5\n")
     for block in blocks:
         load(GOOD + MAIL + block)

@@ -56,6 +56,7 @@ class Sleeper:
         self.failures = 0  # sessions, one after the other
         self.tried = 0  # mails up to this number have met a session that failed
         self.due = now  # when the next heartbeat is due
+        self.told = False  # what is wrong with the pin that wakes it
 
     # -- when
 
@@ -181,6 +182,7 @@ class Sleeper:
                     queue.rows[queue.row(key) + 1] = due
                 except KeyError:
                     pass  # it is gone
+            self.told = True
             now = clock.uptime()
             for rule in self.rules:
                 rule.alive = now
@@ -258,6 +260,8 @@ async def session(sleeper, board, config, work, window):
                     await Ping(config["ping"], relay.slots, gateway.log).once(relay.resolve)
                 return
         gateway.log("sleep", "the session was not over within %d s: what is left waits" % sleeper.awake)
+        if relay.delivered:
+            sleeper.failures = 0
 
     start = clock.uptime()
     await gateway.serve(board, config, list(work), over)
@@ -278,36 +282,51 @@ async def session(sleeper, board, config, work, window):
 # -- the board
 
 
-def arm(pin, rules, log):
-    """Another level than now at this pin wakes the board. It is that of a digital sensor, which has set it up."""
+def arm(sleeper, pin, tell):
+    """Another level than now at this pin wakes the board. It is that of a digital sensor, which has set it up. None: no
+    pin does."""
     try:
         import esp32
 
-        (pin,) = [rule.driver.pin for rule in rules if rule.driver and rule.rule.get("pin") == pin]
+        ext0 = hasattr(esp32, "wake_on_ext0")
+        if pin is None:
+            return None if ext0 else esp32.wake_on_gpio((), False)
+        (pin,) = [r.driver.pin for r in sleeper.rules if r.driver and r.rule.get("pin") == pin]
         level = not pin.value()
-        if hasattr(esp32, "wake_on_ext0"):
+        if ext0:
             esp32.wake_on_ext0(pin, level)
         else:
             esp32.wake_on_gpio((pin,), level)
     except (ImportError, AttributeError, ValueError) as e:
-        log("sleep", "sleep.wake_pin cannot wake this board (%s)" % e)
+        tell(e)
 
 
 def nap(sleeper, board, config, seconds):
     """Sleeps. Where that is deep sleep it does not return."""
     import machine
 
+    def tell(why):
+        if not sleeper.told:  # once: flash wears out
+            sleeper.told = True
+            gateway.log("sleep", "sleep.wake_pin cannot wake this board: %s" % why)
+
     watch = sys.modules.get("watch")
     feed = watch and watch.feed
-    pin = config["sleep"].get("wake_pin")
-    if pin is not None:
-        arm(pin, sleeper.rules, gateway.log)
-    if gateway.file:
-        gateway.file.flush()
+    if "wake_pin" in config["sleep"]:
+        arm(sleeper, config["sleep"]["wake_pin"], tell)
     ms = seconds * 1000
     if board.SLEEPS == "deep":
         machine.RTC().memory(sleeper.dump(board.RTC_MEMORY, ms))
-        machine.deepsleep(ms)
+        if gateway.file:
+            gateway.file.flush()
+        try:
+            machine.deepsleep(ms)
+        except ValueError as e:  # of an ESP32-C3 only some pins can, and it says so only here
+            tell(e)
+            arm(sleeper, None, tell)
+            machine.deepsleep(ms)
+    if gateway.file:
+        gateway.file.flush()
     clock = sleeper.clock
     end = clock.ms() + ms
     while True:

@@ -6,13 +6,14 @@ a new start that knows nothing but the flash and RTC memory.
 
 import asyncio
 import json
+import sys
 import time
 
 import clock as clocks
 import gateway
 import sensors
 import sleep
-from expect import eq
+from expect import eq, raises
 from play import Flash, Random
 from smtp.queue import Queue
 
@@ -378,3 +379,84 @@ def test_more_than_fits_into_memory_is_forgotten_piece_by_piece():
         assert [line for line in s.lines if "is forgotten" in line]
         kept = json.loads(s.memory[9:])["rules"]
         assert 5 < len(kept) < 30, len(kept)
+
+
+class Esp:
+    """The module esp32 of a chip with these functions."""
+
+    def __init__(self, *functions):
+        self.calls = []
+        for name in functions:
+            setattr(self, name, lambda *args, name=name: self.calls.append((name,) + args))
+
+
+class Machine:
+    """The module machine. fails: so often deepsleep() does not take the pin."""
+
+    def __init__(self, fails=0):
+        self.fails = fails
+        self.memory = lambda data: None
+
+    def RTC(self):
+        return self
+
+    def deepsleep(self, ms):
+        if self.fails:
+            self.fails -= 1
+            raise ValueError("wake-up pin not supported")
+        raise SystemExit(ms)
+
+
+class Pin:
+    def value(self):
+        return 1
+
+
+def napped(esp32, machine, stage):
+    """Puts a board with a door at pin 14 to sleep."""
+
+    class Profile:
+        SLEEPS = "deep"
+        RTC_MEMORY = 2048
+
+    stage.boot()
+    stage.sleeper.rules[0].driver = Pin()
+    stage.sleeper.rules[0].driver.pin = pin = Pin()
+    gateway.log = stage.log
+    kept = {name: sys.modules.get(name) for name in ("esp32", "machine")}
+    sys.modules["esp32"], sys.modules["machine"] = esp32, machine
+    try:
+        raises(SystemExit, sleep.nap, stage.sleeper, Profile, {"sleep": {"wake_pin": 14}}, 600)
+    finally:
+        for name, module in kept.items():
+            if module:
+                sys.modules[name] = module
+            else:
+                del sys.modules[name]
+    return pin
+
+
+def test_another_level_than_now_wakes_each_kind_of_esp32():
+    with Flash() as path:
+        s = Stage(path, [dict(DOOR, pin=14)])
+        esp32 = Esp("wake_on_ext0", "wake_on_gpio")
+        pin = napped(esp32, Machine(), s)
+        eq(esp32.calls, [("wake_on_ext0", pin, False)])
+        esp32 = Esp("wake_on_gpio")
+        pin = napped(esp32, Machine(), s)
+        eq(esp32.calls, [("wake_on_gpio", (pin,), False)])
+        eq(s.lines, [])
+
+
+def test_a_pin_that_wakes_nobody_is_told_once_and_the_board_sleeps_all_the_same():
+    with Flash() as path:
+        s = Stage(path, [dict(DOOR, pin=14)])
+        esp32 = Esp("wake_on_gpio")
+        pin = napped(esp32, Machine(1), s)
+        eq(esp32.calls, [("wake_on_gpio", (pin,), False), ("wake_on_gpio", (), False)])
+        eq(s.lines, ["sleep.wake_pin cannot wake this board: wake-up pin not supported"])
+        napped(Esp(), Machine(), s)
+        eq(len(s.lines), 2)
+        s.memory = s.sleeper.dump(2048, 600000)
+        napped(Esp(), Machine(), s)
+        eq(len(s.lines), 2)  # woken from sleep it does not say so again

@@ -55,16 +55,19 @@ class Ping:
         self.tell("no answer from %s: %s. Mail goes on; who waits for the ping will raise the alarm" % (host, why))
         return False
 
+    async def turn(self, wrong, resolve):
+        """Pings, unless `wrong` (text) says what is wrong. False when there was no answer."""
+        if wrong:
+            self.tell("none is sent while %s" % wrong)
+        return bool(wrong) or await self.once(resolve)
+
     async def run(self, well, resolve):
         """For ever. well() gives what is wrong, or ""."""
         organs = sys.modules.get("organs")
         while True:
             wait = self.table["every"]
-            wrong = well()
             if organs and organs.station and not organs.station.up:
                 wait = 1
-            elif wrong:
-                self.tell("none is sent while %s" % wrong)
-            elif not await self.once(resolve):
+            elif not await self.turn(well(), resolve):
                 wait = min(wait, _SOON)
             await asyncio.sleep(wait)

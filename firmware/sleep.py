@@ -255,9 +255,12 @@ async def session(sleeper, board, config, work, window):
                 sleeper.set = now if known else max(sleeper.set, now - _DAY + sleeper.batch)
                 result[0] = True
                 if sleeper.ping:
-                    from ping import Ping
+                    import health
+                    import ping
 
-                    await Ping(config["ping"], relay.slots, gateway.log).once(relay.resolve)
+                    one = ping.Ping(config["ping"], relay.slots, gateway.log)
+                    most = config["ping"]["oldest"] + sleeper.batch
+                    await one.turn(health.well(queue, relay, (), clock.uptime, most), relay.resolve)
                 return
         gateway.log("sleep", "the session was not over within %d s: what is left waits" % sleeper.awake)
         if relay.delivered:

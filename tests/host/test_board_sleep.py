@@ -270,13 +270,30 @@ def test_a_pico_w_sleeps_lightly_and_does_the_same(make, clocks, smarthost):  # 
     assert board.dog.exists()
 
 
-def test_a_board_that_sleeps_is_alive_once_a_batch(esp32, smarthost):
-    switch = Switch()
+@pytest.fixture
+def switch():
+    one = Switch()
+    one.table = f'[ping]\nurl = "http://localhost:{one.server_port}/here"\nverify = "none"\noldest = "1m"\n'
+    yield one
+    one.shutdown()
+    one.server_close()
+
+
+def test_a_board_that_sleeps_is_alive_once_a_batch(esp32, smarthost, switch):
     host = smarthost()
-    ping = f'[ping]\nurl = "http://localhost:{switch.server_port}/here"\nverify = "none"\n'
-    one = esp32(host, TOML.replace('"15m"', '"1h"') + ping)
+    one = esp32(host, TOML.replace('"15m"', '"1h"') + switch.table)
     one.run(2 * 3600 + 60, "power on")
     assert [round(at, -2) for at in one.sessions()] == [0, 7200]
     assert switch.pings == ["/here"] * 2 and host.connections == 0
-    switch.shutdown()
-    switch.server_close()
+
+
+def test_a_board_whose_mail_does_not_get_on_is_not_alive(esp32, smarthost, switch):
+    host = smarthost(refuse=lambda verb, address: "450 4.2.0 busy" if verb == "rcpt" else None)
+    one = esp32(host, TOML.replace('"15m"', '"1h"').replace("2h", "1h") + switch.table)
+    one.board.sees(pins={"14": 1})
+    one.run(3700, "power on")
+    assert len(switch.pings) > 1
+    count = len(switch.pings)
+    one.run(2 * 3600)
+    assert len(switch.pings) == count and len(one.sessions(3700)) > 1
+    assert "ping: none is sent while the oldest mail has waited for 2 h" in one.board.log.text()

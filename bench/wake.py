@@ -67,7 +67,7 @@ class Board:
 
     def wake(self, cause="deep sleep"):
         """(milliseconds of CPU, writes to flash) of one wake-up."""
-        command = [self.micropython, "-X", "heapsize=278k", _SIM / "power_on.py"]
+        command = [self.micropython, "-X", "heapsize=280k", _SIM / "power_on.py"]
         command += [self.path / "flash.img", self.firmware, *self.files]
         env = {
             "EDGEPOST_SIM_FILE": f"/host{self.path / 'world.json'}", "EDGEPOST_SIM_CHIP": "esp32",

@@ -109,6 +109,14 @@ def test_only_an_https_address_is_asked():
         raises(ValueError, Tokens, url, "id", "/nowhere", lambda: 0, refresh_token="x")
 
 
+def test_a_url_without_tls_is_one_only_where_nothing_is_verified():
+    eq(place("http://a.example/b", "none"), ("a.example", 80, "a.example", "b"))
+    eq(place("https://a.example/b", "none"), ("a.example", 443, "a.example", "b"))
+    raises(ValueError, place, "http://a.example/b")
+    raises(ValueError, place, "http://a.example/b", "full")
+    raises(ValueError, place, "ftp://a.example/b", "none")
+
+
 # -- tokens, from a server that a test writes
 
 

@@ -3,6 +3,7 @@
 #   make test    all tests, on CPython and on MicroPython
 #   make fuzz    random input for sessions and replies of name servers, FUZZ of each (a million)
 #   make power   power cuts at each operation of the flash, with CUTS seeds (10), and ALERTS alerts (100,000)
+#   make months  a month of a board's life, with MONTHS seeds (10)
 #   make bench   measurements, as ratios to a peer measured in the same run
 #   make lint    ruff
 #   make clean   removes .venv and what was built
@@ -18,11 +19,12 @@ JOBS ?= 2
 FUZZ ?= 1000000
 CUTS ?= 10
 ALERTS ?= 100000
+MONTHS ?= 10
 
-.PHONY: help demo test fuzz power bench lint clean
+.PHONY: help demo test fuzz power months bench lint clean
 
 help:
-	@sed -n '2,10s/^# \{0,1\}//p' Makefile
+	@sed -n '2,11s/^# \{0,1\}//p' Makefile
 
 $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later was found; name one: make PYTHON=/path/to/python3.11 demo" >&2; exit 2; }
@@ -49,6 +51,10 @@ fuzz: $(STAMP)
 power: $(STAMP)
 	@echo "make: power cuts with $(CUTS) seeds, $(ALERTS) alerts; this takes a while"
 	@EDGEPOST_CUTS=$(CUTS) EDGEPOST_ALERTS=$(ALERTS) $(BIN)/python -m pytest -q -rP -n $(JOBS) tests/host/test_power.py
+
+months: $(STAMP)
+	@echo "make: a month of a board's life, with $(MONTHS) seeds, most of a minute each"
+	@EDGEPOST_MONTHS=$(MONTHS) $(BIN)/python -m pytest -q -rP -n $(JOBS) tests/host/test_month.py
 
 bench: $(STAMP)
 	@echo "make: measuring; ratios to a peer in the same run"

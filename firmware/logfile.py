@@ -77,6 +77,10 @@ class Log:
         self.lines = []
         self.held = 0
         self.wrote = self.uptime()
+        lost = b""
+        if self.lost:
+            lost = b"-- %d lines are missing here: there was no room for them\n" % self.lost
+            held += len(lost)
         old = self.path + ".old"
         try:
             full = self.size and self.size + held > self.half
@@ -88,8 +92,7 @@ class Log:
             if self.free() < self.reserve + held:
                 raise OSError(28)
             with open(self.path, "ab") as f:
-                if self.lost:
-                    f.write(b"-- %d lines are missing here: there was no room for them\n" % self.lost)
+                f.write(lost)
                 for line in lines:
                     f.write(line)
                     f.write(b"\n")

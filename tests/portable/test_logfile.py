@@ -229,6 +229,17 @@ def test_a_flash_that_fails_loses_lines_and_says_how_many():
         eq(stage.text(), "-- 2 lines are missing here: there was no room for them\nthree\n")
 
 
+def test_what_says_that_lines_are_missing_counts_as_well():
+    with Flash() as path:
+        stage = Stage(path)
+        for n in range(400):
+            stage.uptime.seconds += 60
+            stage.broken = OSError(5) if n % 2 else None
+            stage.log.add("%d: the flash fails every other time" % n, None, True)
+            assert stage.octets() <= stage.most, stage.octets()
+        eq(" lines are missing here" in stage.text(), True)
+
+
 def test_a_full_flash_keeps_its_reserve():
     if not MICROPYTHON:
         return  # this computer's disk is not to be filled

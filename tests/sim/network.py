@@ -188,6 +188,8 @@ class _Wlan:
 
     def isconnected(self):
         global sessions
+        if self.linked and not hardware.followed and air.get(self.target[0]) is self.joined:
+            return True  # as before
         use()
         self.step()
         connected = self.address() is not None

@@ -22,6 +22,7 @@ _EACH = const(4)  # addresses of one name that are asked; a pool has so many
 _EVERY = const(14400)  # seconds between two times that the clock is set
 _FIRST = const(16)  # seconds after a failure, doubled each time: RFC 4330 section 10 asks for 15 at least
 _LAST = const(1800)
+_LOOK = const(60)  # seconds between two looks at the system's clock, and by which it may be wrong
 _LATER = const(7200)  # seconds for which a server that says "too often" is left alone
 _DAY = const(86400)
 
@@ -153,6 +154,18 @@ class Time:
             self.tell("cannot write %s: %s" % (self.path, e))
         return True
 
+    async def rest(self, seconds):
+        """Sleeps. A system's clock that jumps meanwhile, as that of a board may, is set by ours: certificates are
+        checked by it."""
+        clock = self.clock
+        while seconds > 0:
+            await asyncio.sleep(min(_LOOK, seconds))
+            seconds -= _LOOK
+            now = clock.now()
+            if now and abs(clock.system() - now) > _LOOK:
+                self.log("clock", "the system's clock was wrong by %d s" % (clock.system() - now))
+                self.adjust(now)
+
     async def run(self):
         """For ever."""
         delay = _FIRST
@@ -161,7 +174,7 @@ class Time:
                 await asyncio.sleep(1)
             if await self.round():
                 delay = _FIRST
-                await asyncio.sleep(_EVERY + random.getrandbits(10))
+                await self.rest(_EVERY + random.getrandbits(10))
             else:
-                await asyncio.sleep(delay + random.getrandbits(3))
+                await self.rest(delay + random.getrandbits(3))
                 delay = min(2 * delay, _LAST)

@@ -19,7 +19,7 @@ import script
 
 START = 1795348800  # seconds since 1970 at which a script begins, as in world
 _SOON = 2.0  # seconds in which a reading and all that follows from it are over
-_LATE = 3600  # seconds for which a mail may wait while all is well around the board
+_LATE = 5100  # seconds for which a mail may wait while all is well: an hour between two attempts, and a quarter more
 
 Broken = namedtuple("Broken", "rule text")
 Event = namedtuple("Event", "t name kind word boot")
@@ -53,6 +53,7 @@ class Judge:
             if words[0] == "wifi":
                 self.trouble += [at, at + int(words[2])]
         self.trouble.sort()
+        self.bad = self.bad_times()
 
     def read(self, fact):
         what, t = fact[0], fact[1]
@@ -124,18 +125,20 @@ class Judge:
         sure, maybe = [], []
         told = {"over": None, "ill": None}  # what people were told, as far as a start may know it
         open_events = []  # of the start before, that its end may have cut short
+        changed = {"over": -10, "ill": -10}  # when that changed last
         for number, boot in enumerate(self.boots):
             for alarm, key in keys.items():
                 found = boot.told.get(key)
                 cut_short = [e for e in open_events if (e.kind in KINDS[3:]) == (alarm == "ill")]
-                if found != told[alarm] and not cut_short and not self.failed_write(number - 1):
+                cut = number and self.boots[number - 1].end - changed[alarm] < _SOON
+                if found != told[alarm] and not cut_short and not cut and not self.failed_write(number - 1):
                     self.say("memory", f"{script.stamp(boot.start)} {name}: {told[alarm]} was told, {found} is known")
                 for e in cut_short:
                     kept = e.kind in ("alert", "failed") and found == e.word
                     kept = kept or e.kind in ("recovery", "read again") and found is None
                     (sure if kept else maybe).append(e)
                 told[alarm] = found
-            events = self.events(rule, boot, number, told)
+            events = self.events(rule, boot, number, told, changed)
             open_events = [e for e in events if self.is_open(e, boot)]
             sure += [e for e in events if e not in open_events]
         return sure + [e for e in open_events if self.boots[-1].how == "end"], maybe
@@ -152,8 +155,9 @@ class Judge:
         return boot.end - event.t < _SOON or boot.end - event.t < 2 * again and any(
             event.t - _SOON <= t <= event.t + again for t in self.eio)
 
-    def events(self, rule, boot, number, told):
-        """What a rule tells between a start and its end. told: what was told before; it is brought up to date."""
+    def events(self, rule, boot, number, told, changed):
+        """What a rule tells between a start and its end. told: what was told before; it and `changed` are brought up to
+        date."""
         every_so_often = rule.get("repeat") or 0
         limits = {w: rule[w] for w in ("above", "below") if rule.get(w) is not None}
         out = []
@@ -176,6 +180,7 @@ class Judge:
                 elif most and failed >= most:
                     tell("failed", "failed")
                     told["ill"] = "failed"
+                    changed["ill"] = t
                     due["ill"] = up + every_so_often
                 if told["ill"]:
                     since = None
@@ -185,6 +190,7 @@ class Judge:
                 if rule.get("recovery") or told["ill"].endswith("?"):
                     tell("read again")
                 told["ill"] = None
+                changed["ill"] = t
             word = None
             for side, bound in limits.items():
                 slack = rule.get("hysteresis", 0) if told["over"] == side else 0
@@ -197,6 +203,7 @@ class Judge:
                     if rule.get("recovery") or told["over"].endswith("?"):
                         tell("recovery")
                     told["over"] = None
+                    changed["over"] = t
                 continue
             if not since or since[0] != word:
                 since = word, up
@@ -207,6 +214,7 @@ class Judge:
             elif up - since[1] >= rule.get("for", 0):
                 tell("alert", word)
                 told["over"] = word
+                changed["over"] = t
                 due["over"] = up + every_so_often
         return out
 
@@ -260,8 +268,27 @@ class Judge:
                 self.say("invented", f"{name}: {len(wanted)} times {what} and {len(more)} times perhaps, {got} came. "
                          f"{self.gap(came, wanted + more)}")
             for t, k, count, date in came:
+                since = self.stamp(date)
+                if since is not None and self.waited(since, t) > _LATE:
+                    self.say("late", f"{script.stamp(t)} {name}, {k}: it was raised at {script.stamp(since)}")
                 if count == 1 and not self.dated(t, date, wanted + more):
                     self.say("date", f"{script.stamp(t)} {name}, {k}: it is dated {date or 'not at all'}")
+
+    def bad_times(self):
+        """(from, to) of what keeps mail from going."""
+        bad = [(at, at + int(words[2])) for at, words in self.script
+               if words[:2] in (["wifi", "away"], ["host", "down"], ["host", "busy"])]
+        bad += [(a.end, b.start + 120) for a, b in zip(self.boots, self.boots[1:], strict=False)]
+        return sorted(bad)
+
+    def waited(self, since, until):
+        """The longest time between two moments in which nothing kept mail from going, in seconds."""
+        most, at = 0, since
+        for a, b in self.bad:
+            if b > since and a < until:
+                most = max(most, a - at)
+                at = max(at, b)
+        return max(most, until - at)
 
     def refolded(self, came):
         """Alerts that were on their way already when others of the rule took their place."""
@@ -309,7 +336,7 @@ class Judge:
         return max(n for n, boot in enumerate(self.boots) if boot.start <= t)
 
     def check_devices(self, devices, first):
-        sent = [words[1] for _, words in self.script if words[0] == "mail"]
+        sent = {words[1]: at for at, words in self.script if words[0] == "mail"}
         for name in sent:
             if name not in self.promised:
                 self.say("refused", f"{name}: no device got it accepted")
@@ -318,9 +345,8 @@ class Judge:
         for name, idents in devices.items():
             if name not in sent:
                 self.say("invented", f"nobody sent {name}")
-            times = sorted(first[i] for i in idents)
-            if len(times) > 1 and not any(times[0] - 400 <= x <= times[-1] for x in self.trouble):
-                self.say("twice", f"{name} came {len(times)} times")
+            elif len(idents) > 1 and not any(sent[name] - 2 <= x <= self.promised.get(name, 0) for x in self.trouble):
+                self.say("twice", f"{name} came {len(idents)} times, and its device was told the first time")
 
     def check_heartbeats(self, came):
         every = self.config["mail"].get("heartbeat")
@@ -355,13 +381,13 @@ class Judge:
             if log > most:
                 self.say("bounds", f"{script.stamp(t)} the log has {log} octets, {most} are allowed")
         if len(self.days) > 14:
-            # All that is loaded when it is needed has been needed after some days.
-            week = max(2, len(self.days) // 4)
-            heap = max(day[1] for day in self.days[:week])
-            heap_after = max(day[1] for day in self.days[week:])
+            # Each start loads what it needs when it needs it: the most of half a month is what all of that takes.
+            half = len(self.days) // 2
+            heap = max(day[1] for day in self.days[:half])
+            heap_after = max(day[1] for day in self.days[half:])
             blocks, blocks_after = self.days[0][2], self.days[-1][2]
             if heap_after > heap + 6144:
-                self.say("bounds", f"{heap} octets of heap at first, {heap_after} later")
+                self.say("bounds", f"{heap} octets of heap in the first half, {heap_after} in the second")
             used = 2 * -(-most // 4096) + 4
             if blocks_after < blocks - used:
                 self.say("bounds", f"{blocks} blocks of flash were free on the first day, {blocks_after} on the last")

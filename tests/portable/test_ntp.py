@@ -260,6 +260,10 @@ class Clock(clock.Clock):
     """In virtual time; fast: ms by which it is fast in each 1,000 s."""
 
     fast = 0
+    rtc = 0  # what the system's clock said at uptime 0
+
+    def system(self):
+        return self.rtc + self.uptime()
 
     def _ticks(self):
         now = world.ticks() - getattr(self, "born", 0)
@@ -284,11 +288,15 @@ class Stage:
         ntp.ask = self.ask
         self.keeper = ntp.Time(
             [["pool%d" % n, 123] for n in range(len(self.names))], self.clock, self.resolve, self.path,
-            lambda: self.network, self.log, self.adjusted.append)
+            lambda: self.network, self.log, self.adjust)
 
     def log(self, area, text):
         eq(area, "clock")
         self.lines.append(text)
+
+    def adjust(self, now):
+        self.adjusted.append(now)
+        self.clock.rtc = now - self.clock.uptime()
 
     def seconds(self):
         return (world.ticks() - self.start) // 1000
@@ -370,6 +378,23 @@ def test_one_server_sets_the_clock_and_the_system():
         eq(len(stage.asked), 1)
         eq(stage.adjusted, [NOON])
         eq(stage.lines, ["set by a time server"])
+
+
+def test_a_systems_clock_that_loses_its_time_gets_it_back_within_minutes():
+    with Flash() as path:
+        stage = Stage(path, good)
+
+        async def story():
+            await asyncio.sleep(7000)
+            eq(len(stage.adjusted), 1)
+            stage.clock.rtc = 0
+            stage.servers[0] = silent
+            await asyncio.sleep(70)
+            assert abs(stage.clock.system() - stage.true() // 1000) <= 1
+
+        stage.run(story())
+        eq([len(stage.asked), len(stage.adjusted)], [1, 2])
+        assert "the system's clock was wrong by -" in stage.lines[1], stage.lines
 
 
 def test_two_that_agree_are_enough():

@@ -270,6 +270,7 @@ async def main(board):
         from smtp import listen, relay, server  # noqa: F401 (now: later they would leave the heap in pieces)
     me = config["board"]
     time = clock.Clock(me["tz"], not (board.BARE and me.get("ntp")))
+    time.offset(0)  # a wrong rule is found now, not in the first line of the log that has a time
     work = []
     if board.BARE or config.get("log"):
         import crash
@@ -307,8 +308,9 @@ async def main(board):
     if _mail.get("heartbeat"):
         import heartbeat
 
+        every = _mail["heartbeat"] + 0
         work.append(("heartbeat", lambda: heartbeat.run(
-            _mail["heartbeat"], me["name"], rules, queue, time.uptime, alert, log)))
+            every, me["name"], rules, queue, time.uptime, alert, log)))
     await serve(board, config, work)
 
 
@@ -419,7 +421,9 @@ def run(board):
     """Runs the gateway until `board.stopped()` returns. Raises Unusable when it cannot start."""
     try:
         asyncio.run(main(board))
-    except (KeyError, TypeError, ValueError) as e:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
         # What runs is under supervise(): this was said of the configuration.
-        raise Unusable("the configuration cannot be used (%s: %s): write it again with the host's tools" % (
-            type(e).__name__, e))
+        import wrong
+
+        raise Unusable("the configuration cannot be used (%s): write it again with the host's tools" % (
+            wrong.find(read_config()) or "%s: %s" % (type(e).__name__, e)))

@@ -74,7 +74,7 @@ class Time:
     keep(); ready(): whether there is a network; log(area, text); adjust(epoch): sets the system's clock."""
 
     def __init__(self, servers, clock, resolve, path, ready, log, adjust):
-        self.servers = servers
+        self.servers = [(name, port) for name, port in servers]
         self.clock = clock
         self.resolve = resolve
         self.path = path

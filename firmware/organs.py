@@ -41,7 +41,10 @@ def work(board, config, relay, server, listeners):
         import led
         from machine import Pin
 
-        pin = Pin(board.LED if me["led"] is True else me["led"], Pin.OUT)
+        try:
+            pin = Pin(board.LED if me["led"] is True else me["led"], Pin.OUT)
+        except (TypeError, ValueError) as e:
+            raise gateway.Unusable("board.led is %r, and this board has no such pin (%s)" % (me["led"], e))
         jobs.append(("led", lambda: led.run(pin.value, lambda: state(relay, station))))
     import crash
 

@@ -20,7 +20,7 @@ from smtp import const
 from smtp.queue import QueueFull
 
 _WAITING = const(8)  # mails that a rule keeps while there is no room for them; then it waits itself
-_LATE = const(60)  # seconds after which a mail says so
+_LATE = const(60)  # seconds after which a mail says so, and what waits is tried again
 _NEVER = const(0x3FFFFFFF)
 
 
@@ -134,8 +134,14 @@ class Rule:
 
     async def read(self):
         if not self.driver:
-            module = __import__("drivers." + self.rule["driver"], None, None, ("Driver",))
-            self.driver = module.Driver(self.rule, self.board)
+            rule = self.rule
+            name = rule.get("driver")
+            try:
+                self.driver = __import__("drivers.%s" % name, None, None, ("Driver",)).Driver(rule, self.board)
+            except (AttributeError, ImportError, KeyError, SyntaxError, TypeError, ValueError) as e:
+                at = rule.get("path", "") if rule.get("pin") is None else "pin %s" % rule["pin"]
+                raise OSError("its driver %s does not start%s: %s%s" % (
+                    name, at and " with " + at, e, " is missing" if isinstance(e, KeyError) else ""))
         value = self.driver.read()
         if hasattr(value, "send"):
             most = self.rule.get("timeout", 10)
@@ -224,4 +230,9 @@ class Rule:
     async def run(self):
         while True:
             await self.step()
-            await asyncio.sleep(self.rule["every"])
+            left = self.rule["every"]
+            while self.outbox and left > _LATE:  # it need not wait for the next reading
+                await asyncio.sleep(_LATE)
+                left -= _LATE
+                self.flush()
+            await asyncio.sleep(left)

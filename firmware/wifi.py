@@ -34,6 +34,8 @@ class Station:
 
     def __init__(self, table, log, clock, on_up=None, patience=0):
         self.table = table
+        self.ssid = table["ssid"] + ""  # text
+        self.hostname = table["hostname"] + ""
         self.log = log
         self.clock = clock
         self.on_up = on_up
@@ -58,7 +60,7 @@ class Station:
         if not wlan.active():
             if "country" in table:
                 network.country(table["country"])
-            network.hostname(table["hostname"])
+            network.hostname(self.hostname)
             wlan.active(True)
         if "power_save" in table:
             wlan.config(pm=wlan.PM_POWERSAVE if table["power_save"] else wlan.PM_NONE)
@@ -77,7 +79,7 @@ class Station:
             wlan = self.wlan
             if "address" in table:
                 wlan.ifconfig((table["address"], table["netmask"], table["gateway"], table["dns"]))
-            wlan.connect(table["ssid"], table.get("password"))
+            wlan.connect(self.ssid, table.get("password"))
             for n in range(_TRY * 4):
                 await asyncio.sleep(0.25)
                 if wlan.isconnected():
@@ -86,9 +88,11 @@ class Station:
                 if n >= _SOON * 4 and self.fault(status):
                     break
             what = self.fault(status) or self.silence(status)
-            return 'the network "%s" %s' % (table["ssid"], what)
-        except (OSError, RuntimeError, ValueError) as e:
+            return 'the network "%s" %s' % (self.ssid, what)
+        except (OSError, RuntimeError) as e:
             return "the radio does not work (%s)" % e
+        except ValueError as e:
+            return "the radio refuses what [wifi] says (%s): check country, hostname, ssid and password" % e
 
     def fault(self, status):
         if status == 15:  # so an ESP32 may call a wrong password (WIFI_REASON_4WAY_HANDSHAKE_TIMEOUT)
@@ -131,7 +135,7 @@ class Station:
         self.told = None
         self.since = self.clock.uptime()
         self.up = True
-        self.log("wifi", 'joined "%s" as %s' % (self.table["ssid"], self.wlan.ifconfig()[0]))
+        self.log("wifi", 'joined "%s" as %s' % (self.ssid, self.wlan.ifconfig()[0]))
         try:
             if self.on_up:
                 self.on_up()
@@ -141,7 +145,7 @@ class Station:
                 gone = 0 if self.wlan.isconnected() else gone + 1
         finally:
             self.up = False
-        self.log("wifi", 'the network "%s" is lost' % self.table["ssid"])
+        self.log("wifi", 'the network "%s" is lost' % self.ssid)
         self.leave()
 
     def leave(self):

@@ -39,6 +39,7 @@ _WHAT_TO_DO = {
     "tls gone": "the smart host closed the connection in the handshake",
     "tls memory": "not enough memory for TLS now",
     "tls": "check smarthost.security and smarthost.port",
+    "setting": "look at smarthost.ca, which cannot be used as it is on this board",
     "auth-missing": "check smarthost.port; without smarthost.username no AUTH is tried",
     "auth": "check smarthost.username and smarthost.password, or the account of smarthost.oauth",
     "oauth": "until then nothing is sent there",
@@ -290,7 +291,7 @@ class Relay:
 
     def trouble(self, host, e):
         """Logs why there is no session, once for each kind."""
-        reason = getattr(e, "reason", "tls")
+        reason = getattr(e, "reason", "setting")
         if self.throttled(host, getattr(e, "reply", None)):
             return
         told = "%s %s %s" % (host, reason, e)

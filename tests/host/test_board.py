@@ -323,12 +323,68 @@ def test_a_wrong_configuration_is_told_on_the_console_and_can_be_mended_there(ma
     board.files = []
     board.cut()
     since = board.start("reset", wait="the REPL is there")
-    assert "the configuration cannot be used (KeyError: max_bytes)" in "\n".join(board.log.lines[since:])
+    assert "the configuration cannot be used (queue.max_bytes is missing)" in "\n".join(board.log.lines[since:])
     board.type(f"f = open('/config.json', 'w'); f.write({right!r}); f.close()")
     board.cut()
     since = board.start("reset")
     board.said("wifi: joined", since)
     assert "SAFE MODE" not in board.log.text()
+
+
+WRONG = {
+    "there is no /config.json": None,
+    "(smarthost number 1: host is missing)": lambda c: c["smarthost"][0].pop("host"),
+    "(queue has to be a table)": lambda c: c.update(queue=[]),
+    "(board.ntp has to be a list)": lambda c: c["board"].update(ntp="pool.ntp.org"),
+    "(wifi.ssid has to be text)": lambda c: c["wifi"].update(ssid=5),
+    "board.led is 99, and this board has no such pin": lambda c: c["board"].update(led=99),
+    "not a network: 192.168.1.400; write it like": lambda c: c["device"][0].update(address="192.168.1.400"),
+    "there is no profile for this board": lambda c: c["board"].update(profile="esp99"),
+}
+
+
+@pytest.mark.parametrize("told", WRONG)
+def test_whatever_is_wrong_with_the_configuration_is_said_and_is_no_crash(make, smarthost, told):
+    board = make(smarthost())
+    values = json.loads(board.config.read_text())
+    if WRONG[told]:
+        WRONG[told](values)
+        board.config.write_text(json.dumps(values))
+    else:
+        board.files = []
+    since = board.start(wait="the REPL is there")
+    assert told in "\n".join(board.log.lines[since:]) and "Traceback" not in board.log.text()
+    assert "crash.json" not in board.type("import os; print(os.listdir('/'))")
+
+
+def test_what_is_wrong_with_a_sensor_or_the_network_is_logged_and_the_gateway_runs(make, smarthost):
+    board = make(smarthost(), BOARD + """
+[[sensor]]
+name = "tank"
+driver = "adc"
+pin = 26
+above = 1
+""")
+    values = json.loads(board.config.read_text())
+    values["sensor"][0]["driver"] = "thermo"
+    values["sensor"][1]["pin"] = 99
+    values["wifi"]["country"] = "DEU"
+    board.config.write_text(json.dumps(values))
+    board.start()
+    board.said("door cannot be read: its driver thermo does not start with pin 14: no module named 'drivers.thermo'")
+    board.said("tank cannot be read: its driver adc does not start with pin 99: invalid pin")
+    board.said("the radio refuses what [wifi] says")
+
+
+def test_a_ca_that_cannot_be_read_is_named(make, smarthost):
+    board = make(smarthost())
+    values = json.loads(board.config.read_text())
+    del values["board"]["ntp"]  # nor is there to be waited for the time
+    values["smarthost"][0]["ca"] = ["AAAA"]
+    board.config.write_text(json.dumps(values))
+    board.sees(pins={"14": 1})
+    board.start()
+    board.said("Look at smarthost.ca, which cannot be used as it is on this board")
 
 
 def test_the_watchdogs_bite_is_mailed(make, smarthost):

@@ -21,6 +21,8 @@ START = 1795348800  # seconds since 1970 at which a script begins, as in world
 _SOON = 2.0  # seconds in which a reading and all that follows from it are over
 _LATE = 5100  # seconds for which a mail may wait while all is well: an hour between two attempts, and a quarter more
 
+_RETRY = 65  # seconds between two tries to write an alert
+
 Broken = namedtuple("Broken", "rule text")
 Event = namedtuple("Event", "t name kind word boot")
 KINDS = ("alert", "repeat", "recovery", "failed", "failed again", "read again")
@@ -151,7 +153,7 @@ class Judge:
         """Whether the end of its start may have come before it was told, or recorded as told."""
         if boot.how == "end":
             return False
-        again = 2 * self.rules[event.name]["every"] + _SOON  # a write that failed is tried with the next reading
+        again = 2 * _RETRY  # a write that failed is tried again
         return boot.end - event.t < _SOON or boot.end - event.t < 2 * again and any(
             event.t - _SOON <= t <= event.t + again for t in self.eio)
 
@@ -322,9 +324,13 @@ class Judge:
             if at is None:
                 if not self.knows_time(e.boot) or e.boot != self.boot_at(t):
                     return True
-            elif abs(at - e.t) < 5 or e.boot != self.boot_at(t) and e.t - 5 < at < t + 5:
+            elif -5 < at - e.t < 5 + self.delayed(e) or e.boot != self.boot_at(t) and e.t - 5 < at < t + 5:
                 return True
         return False
+
+    def delayed(self, event):
+        """Seconds that an event may have waited for the flash."""
+        return 2 * _RETRY if any(event.t - _SOON <= x <= event.t + _RETRY for x in self.eio) else 0
 
     def knows_time(self, number):
         """Whether a start had the chance to hear a time server."""

@@ -188,7 +188,7 @@ class _Wlan:
 
     def isconnected(self):
         global sessions
-        if self.linked and not hardware.followed and air.get(self.target[0]) is self.joined:
+        if self.linked and not hardware.followed and air.get(self.target[0]) is self.joined and self.joined.address:
             return True  # as before
         use()
         self.step()

@@ -125,6 +125,7 @@ class Queue:
         self.rows = array("I")  # in the order of keys
         self.partial = {}  # key -> (done, failed, flags), only where one is not 0
         self.unsaved = {}  # the same, where a full flash did not take it
+        self.stay = ()  # names of files that were delivered, when the flash failed to remove them
         self.used = 0
         self.coming = 0  # octets of the mails that are arriving
         self.dead = self.kept = 0  # dead letters that are to be reported, and the others
@@ -427,6 +428,8 @@ class Queue:
         again in `delay` seconds, with None it stays taken."""
         i = self.row(key)
         rows = self.rows
+        if self.stay:
+            self.stay = [name for name in self.stay if not self.remove_file(name)]
         if failed and self.free() > self.reserve // 2:  # the rest of the reserve is for renaming; the log has it too
             try:
                 with open(self.path + "/%08x-why" % key, "ab") as f:
@@ -442,8 +445,11 @@ class Queue:
         flags |= was[2]
         over = done | failed == (1 << count) - 1
         if over and not failed:
-            if not self.remove_file(old) and self.log:
-                self.log("%s was delivered and cannot be removed: it is sent again after the next start" % old)
+            if not self.remove_file(old):
+                self.stay = list(self.stay)[-15:] + [old]
+                if self.log:
+                    self.log("%s was delivered and cannot be removed: that is tried again, else it is sent again after "
+                             "the next start" % old)
             if was[1]:
                 self.remove_file("%08x-why" % key)
             self.used -= self.cost(rows[i + 3])

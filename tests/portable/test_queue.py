@@ -988,6 +988,21 @@ def test_a_flash_that_fails_to_rename_for_another_reason_says_so():
         eq((queue.state(key), content(queue.take())), ((0, 0, 0), b"x"))
 
 
+def test_a_delivered_mail_that_cannot_be_removed_is_removed_with_the_next():
+    with Flash() as flash:
+        path = flash + "/spool"
+        queue = Queue(path)
+        queue.add(meta(), [b"one"])
+        queue.add(meta(), [b"two"])
+        remove = queue.remove_file
+        queue.remove_file = lambda name: False
+        queue.settle(queue.take().key, 1, 1, 0)
+        queue.remove_file = remove
+        eq(len(files(path)), 2)
+        queue.settle(queue.take().key, 1, 1, 0)
+        eq(files(path), [])
+
+
 def test_a_delivered_mail_that_cannot_be_removed_is_not_sent_again_before_the_next_start():
     with Flash() as flash:
         queue = Queue(flash + "/spool")

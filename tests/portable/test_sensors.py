@@ -308,6 +308,31 @@ async def test_a_driver_that_hangs_is_given_up_and_the_others_go_on():
         assert "no answer within 0.01 s" in s.mails[0][1], s.mails
 
 
+async def test_what_waits_is_tried_each_minute_though_the_next_reading_is_hours_away():
+    class Time:
+        TimeoutError = asyncio.TimeoutError
+
+        async def sleep(self, seconds):
+            s.time += seconds
+            s.full = s.time < 200
+            if s.time >= 3600:
+                raise PowerCut
+
+    with Flash() as path:
+        s = Stage(path, above=10, every=3600)
+        s.reading, s.full = 11, True
+        sensors.asyncio = Time()
+        try:
+            await s.one.run()
+        except PowerCut:
+            pass
+        finally:
+            sensors.asyncio = asyncio
+        eq([m[0] for m in s.mails], ["freezer: 11.0, above 10.0"])
+        assert "This was 4 min ago" in s.mails[0][1], s.mails
+        eq(s.time, 3600)
+
+
 async def test_a_reading_may_take_its_time():
     class Slow:
         async def read(self):

@@ -8,6 +8,7 @@ import email.utils
 import json
 import os
 import shutil
+import smtplib
 import socket
 import subprocess
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 from edgepost import build, config, unix
 from edgepost.log import Log
-from harness import PATIENCE
+from harness import PATIENCE, free_port, mail
 
 ROOT = Path(__file__).resolve().parents[2]
 AHEAD = 5400  # seconds by which the time servers are ahead of this computer
@@ -98,11 +99,12 @@ class Board:
         self.chip = "rp2"
         self.env = {}  # more of it
         self.firmware = firmware
+        self.heap = HEAP
         self.log = Log()
         self.process = None
         self.toml.write_text(text)
         self.around = {"wifi": {"barn": {"key": "hay and straw"}}, "pins": {"14": 0}}  # the door is closed
-        values, _ = config.load(self.toml, {"WIFI": "hay and straw", "SMTP": "secret"})
+        values, _ = config.load(self.toml, {"WIFI": "hay and straw", "SMTP": "secret", "PRINTER": "swordfish12345"})
         self.config.write_text(json.dumps(values))
         self.files = [self.config]  # what is copied to the flash at a start
         self.sees()
@@ -119,8 +121,8 @@ class Board:
         since = self.log.mark()
         self.dog.unlink(missing_ok=True)
         self.process = subprocess.Popen(
-            [unix.find_micropython().path, "-X", f"heapsize={HEAP}", ROOT / "tests" / "sim" / "power_on.py", self.image,
-             self.firmware, *self.files],
+            [unix.find_micropython().path, "-X", f"heapsize={self.heap}", ROOT / "tests" / "sim" / "power_on.py",
+             self.image, self.firmware, *self.files],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -456,3 +458,68 @@ def test_the_log_of_a_crash_is_in_flash(make, smarthost):
     board.start("reset", wait="the REPL is there")
     text = board.type("print(open('/log.txt').read())")
     assert text.count("OSError: the module is broken") == 3, text
+
+
+FULL = """
+[[smarthost]]
+host = "localhost"
+port = {smarthost}
+ca = "{ca}"
+username = "gateway"
+password = "another secret"
+[[listener]]
+address = "127.0.0.1"
+port = {lan}
+allow = ["127.0.0.0/8"]
+users = { printer = { env = "PRINTER" } }
+[[sensor]]
+name = "freezer"
+driver = "ds18x20"
+pin = 4
+above = -12
+[[sensor]]
+name = "oil"
+driver = "adc"
+pin = 26
+factor = 0.001
+below = 20
+"""
+NEEDS = 285  # KB of heap, on the 64-bit port, where objects take twice a board's memory
+MEASURE = """
+import gc, sys
+sys.path[:] = [%r, ".frozen"]
+import os, vfs, binascii, json, time, errno
+gc.collect()
+before = gc.mem_alloc()
+import hardware, soc, machine, network, onewire, ds18x20, dht
+gc.collect()
+print(gc.mem_alloc() - before)
+"""
+
+
+def simulated(firmware):
+    """Octets of heap that the simulated hardware takes, which on a board is machine code."""
+    done = subprocess.run([unix.find_micropython().path, "-c", MEASURE % str(firmware)], capture_output=True, text=True)
+    return int(done.stdout)
+
+
+def test_all_of_it_fits_a_small_heap(make, smarthost):
+    """Everything that a board.toml may have, but sleep and the pages over HTTP: it starts, takes a mail, relays it with
+    TLS, and tells an alert. What the simulation of the board takes is added."""
+    host = smarthost()
+    lan = free_port()
+    text = BOARD.replace('[smarthost]', "[[smarthost]]").replace("admin = ", 'heartbeat = "1d"\nadmin = ')
+    board = make(host, (text + FULL).replace("{lan}", str(lan)))
+    own = simulated(board.firmware)
+    assert 20000 < own < 60000
+    board.heap = f"{NEEDS + own // 1024}k"
+    board.sees(thermometers={"4": {"28ff641e84160333": -18}}, volts={"26": 1.5})
+    board.start()
+    host.wait_for(1)  # the heartbeat
+    with smtplib.SMTP("127.0.0.1", lan, timeout=PATIENCE) as device:
+        device.sendmail("scan@example.com", ["office@example.com"], mail("scan", ("x" * 70 + "\n") * 60).as_bytes())
+    host.wait_for(2)
+    board.sees(pins={"14": 1})
+    host.wait_for(3)
+    assert {m.message["Subject"] for m in host.mails} == {"cold-store: all is well", "scan", "door: on"}
+    assert "emory" not in board.log.text()

@@ -1,7 +1,14 @@
 """How much of a board's heap each part takes, on the 64-bit port, where it is about twice a board's."""
 
+import json
+import shutil
+import subprocess
+import time
+
+from edgepost import build, config
+
 from .gateway import Gateway
-from .tools import limit_row, sink
+from .tools import HERE, ROOT, Process, limit_row, sink
 
 _KB = 1024
 _PARTS = (
@@ -11,6 +18,94 @@ _PARTS = (
     ("server", ("smtp.server",), 48),
     ("relay, queue, client, message", ("smtp.relay", "smtp.queue"), None),
 )
+
+# All that a board may have, but sleep and the pages over HTTP.
+_BOARD = """
+[board]
+name = "bench"
+ntp = ["127.0.0.1:9"]
+led = true
+watchdog = true
+[wifi]
+ssid = "barn"
+password = "hay and straw"
+country = "DE"
+[[smarthost]]
+host = "localhost"
+port = {port}
+security = "none"
+[[smarthost]]
+host = "localhost"
+port = {port}
+security = "none"
+[mail]
+from = "bench@example.com"
+to = ["oncall@example.com"]
+admin = "admin@example.com"
+heartbeat = "1d"
+[log]
+[[listener]]
+address = "127.0.0.1"
+port = 0
+allow = ["127.0.0.0/8"]
+users = {{ printer = "swordfish12345" }}
+[[device]]
+address = "192.168.1.20"
+priority = "low"
+[[sensor]]
+name = "door"
+driver = "digital"
+pin = 14
+is = "on"
+[[sensor]]
+name = "freezer"
+driver = "ds18x20"
+pin = 4
+above = -12
+[[sensor]]
+name = "oil"
+driver = "adc"
+pin = 26
+below = 20
+"""
+_AROUND = {
+    "wifi": {"barn": {"key": "hay and straw"}},
+    "pins": {"14": 1},
+    "thermometers": {"4": {"28ff641e84160333": -5}},
+}
+
+
+def _board(bench, port):
+    """Octets of heap in use on a simulated board, without what simulates it, once its alarms are raised."""
+    path = bench.path / "whole"
+    path.mkdir()
+    firmware = path / "firmware"
+    shutil.copytree(bench.built, firmware)
+    shutil.copy(HERE / "board" / "heapwatch.py", firmware / "drivers")
+    for source in (ROOT / "tests" / "sim").glob("*.py"):
+        if source.name != "power_on.py":
+            subprocess.run([build.compiler()[0], "-o", firmware / f"{source.stem}.mpy", source], check=True)
+    with bench.board("simulated.py", str(firmware), heap="1m") as process:
+        simulated = int(process.read())
+    (path / "board.toml").write_text(_BOARD.format(port=port).replace("port = 0", "port = 2525"))
+    values, _ = config.load(path / "board.toml", {})
+    values["sensor"].append({"name": "heap", "driver": "heapwatch", "every": 1, "above": 1})
+    (path / "config.json").write_text(json.dumps(values))
+    (path / "world.json").write_text(json.dumps(_AROUND))
+    command = [bench.micropython.path, "-X", "heapsize=600k", ROOT / "tests" / "sim" / "power_on.py",
+               path / "flash.img", firmware, path / "config.json"]  # fmt: skip
+    env = {"EDGEPOST_SIM_FILE": f"/host{path}/world.json", "EDGEPOST_SIM_CHIP": "rp2"}
+    with Process(list(map(str, command)), env) as process:
+        used, end = 0, time.monotonic() + 8
+        while time.monotonic() < end or not used:
+            line = process.run.stdout.readline()
+            if not line:
+                raise RuntimeError("the simulated board does not run")
+            if line.startswith("heap "):
+                used = int(line.split()[1])
+            if " sensor: oil" in line or "delivered" in line and used:
+                end = min(end, time.monotonic() + 2)
+    return used - simulated
 
 
 def heap(bench):
@@ -26,3 +121,6 @@ def heap(bench):
     with sink() as port, Gateway(bench, port, "1m", 1 << 20) as gateway:
         at_start = gateway.heap
     yield limit_row("heap, whole gateway at start / asyncio", at_start / _KB, base / _KB, None, "KB", 1)
+    with sink() as port:
+        whole = _board(bench, port)
+    yield limit_row("heap, a board with all it may have / asyncio", whole / _KB, base / _KB, 200, "KB", 1)

@@ -47,7 +47,7 @@ class Sleeper:
         self.clock = clock
         self.sets = sets
         self.ping = ping
-        self.beat = beat
+        self.beat = int(beat)
         now = clock.uptime()
         self.measure = now  # when the sensors are read next
         self.sent = now - self.batch  # when the last session was over
@@ -92,7 +92,7 @@ class Sleeper:
         for rule in self.rules:
             for alarm in (rule.over, rule.ill):
                 if alarm.seen and alarm.seen != alarm.raised and alarm.hold < _NEVER:
-                    lasts = alarm.since + alarm.hold  # `for`: the reading that decides
+                    lasts = alarm.since + int(alarm.hold + 0.99)  # `for`: the reading that decides
                     if lasts > now:
                         at.append(lasts)
         return max(1, min(at) - now)
@@ -124,7 +124,7 @@ class Sleeper:
             self.sent = now
             self.failures = self.closed = 0
         else:
-            self.closed = now + max(wait, min(_PROBE << min(self.failures, 12), max(self.batch, 900)))
+            self.closed = now + max(int(wait), min(_PROBE << min(self.failures, 12), max(self.batch, 900)))
             self.failures += 1
             self.tried = self.queue.last
 

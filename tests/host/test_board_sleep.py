@@ -41,7 +41,7 @@ driver = "adc"
 pin = 32
 factor = 0.001
 below = 3
-for = "30m"
+for = "20m"
 recovery = true
 [[sensor]]
 name = "door"
@@ -125,12 +125,12 @@ def test_an_ordinary_alert_lasts_across_sleeps_and_waits_for_its_batch(esp32, sm
     one.run(2400)
     assert one.sessions() == [0] and host.mails == [], "the radio was on for an ordinary alert"
     alerts = [at for at, _, lines in one.wakes if any("alert: " in line for line in lines)]
-    assert alerts == [pytest.approx(began + 1800, abs=20)], "`for` does not last across sleeps"
+    assert alerts == [pytest.approx(began + 1200, abs=20)], "`for` does not last across sleeps"
     one.run(1800)
     assert one.sessions()[1:] == [pytest.approx(7200, abs=30)]
     (mail,) = host.mails
     assert mail.message["Subject"] == "frost: 2.0, below 3.0"
-    assert "This has lasted 30 min" in mail.message.get_content()
+    assert "This has lasted 20 min" in mail.message.get_content()
     said = email.utils.parsedate_to_datetime(mail.message["Date"]).timestamp()
     assert said == pytest.approx(time.time() + AHEAD + alerts[0], abs=60)
     one.board.sees(volts=WARM)
@@ -258,7 +258,7 @@ def test_a_pico_w_sleeps_lightly_and_does_the_same(make, clocks, smarthost):  # 
     board.said("the radio was on for", since)
     (mail,) = host.mails
     assert mail.message["Subject"] == "frost: 2.0, below 3.0"
-    assert "This has lasted 30 min" in mail.message.get_content()
+    assert "This has lasted 20 min" in mail.message.get_content()
     since = board.log.mark()
     board.sees(pins={"14": 1}, sleep=8400 * 1000)
     board.said("sleep: radio on: an urgent mail", since)

@@ -137,6 +137,7 @@ class Stage:
                 most -= 1
                 assert most, "it wakes all the time"
                 left = self.wake()
+                eq(type(left), int)
                 self.time.now += left + 0.5  # the start takes a moment
         finally:
             clocks.time, gateway.log = real
@@ -206,7 +207,7 @@ def test_who_does_not_want_batches_has_none():
 
 def test_a_condition_that_has_to_last_is_told_when_it_has():
     with Flash() as path:
-        s = Stage(path, [dict(FROST, priority="urgent", **{"for": 25 * MINUTE})])
+        s = Stage(path, [dict(FROST, priority="urgent", **{"for": 1500.0})])
         s.reads["frost"] = 1
         s.live(HOUR)
         (at, subjects), = s.sessions

@@ -93,7 +93,7 @@ def counted(said, what):
 
 
 # A whole month, and days in which alerts of one rule fold into one mail.
-SCRIPTS = [(1, 30, 0), (2, 7, 600)] if not MONTHS else [(n, 30, n % 2 * 600) for n in range(1, MONTHS + 1)]
+SCRIPTS = [(1, 30, 0), (2, 4, 600)] if not MONTHS else [(n, 30, n % 2 * 600) for n in range(1, MONTHS + 1)]
 
 
 @pytest.mark.parametrize("seed, days, fold", SCRIPTS)

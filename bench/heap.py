@@ -118,6 +118,15 @@ def heap(bench):
     base = used("asyncio", "socket", "ssl")  # what every board program has
     for what, modules, goal in _PARTS:
         yield limit_row(f"heap beyond asyncio, {what}", (used(*modules) - base) / _KB, base / _KB, goal, "KB", 1, 0.05)
+    gateway = ("gateway", "smtp.listen", "smtp.relay", "smtp.server")
+    alone = used(*gateway)
+    for what, modules in (
+        ("status service", ("status",)),
+        ("status service while somebody asks", ("status", "web", "views")),
+    ):
+        yield limit_row(
+            f"heap beyond the gateway, {what}", (used(*gateway, *modules) - alone) / _KB, None, None, "KB", 1
+        )
     with sink() as port, Gateway(bench, port, "1m", 1 << 20) as gateway:
         at_start = gateway.heap
     yield limit_row("heap, whole gateway at start / asyncio", at_start / _KB, base / _KB, None, "KB", 1)

@@ -272,7 +272,7 @@ async def main(board):
     time = clock.Clock(me["tz"], not (board.BARE and me.get("ntp")))
     time.offset(0)  # a wrong rule is found now, not in the first line of the log that has a time
     work = []
-    if board.BARE or config.get("log"):
+    if board.BARE or config.get("log") or config.get("status"):
         import crash
 
         crash.learn(config)
@@ -281,6 +281,10 @@ async def main(board):
 
         file = logfile.Log("/log.txt", config["log"]["max_bytes"], config["queue"].get("reserve", 32768), time.uptime)
         work.append(("log", file.run))
+    if config.get("status"):
+        import status  # now: later it would leave the heap in pieces
+
+        file = file or status.Ring()
     if board.BARE and board.reset_reason() != "deep sleep":
         log("gateway", "starts after: " + board.reset_reason())
     domain = me["domain"]
@@ -349,8 +353,9 @@ async def serve(board, config, work, over=None):
         relay.resolve = resolve = Resolver(me.get("dns") or board.nameservers, time.uptime, board.hosts).resolve
     slots = board.TLS_SLOTS and Slots(board.TLS_SLOTS)
     relay.slots = slots
+    most = board.MAX_SESSIONS - (1 if config.get("status") else 0)  # it needs a socket, too
     # One device that runs wild leaves room for the others.
-    server = Server(board.MAX_SESSIONS, board.BUFFER, board.MAX_SESSIONS - max(2, board.MAX_SESSIONS // 4))
+    server = Server(most, board.BUFFER, most - max(2, most // 4))
     intake = None
     if not over:
         intake = Intake(q["max_message"], relay if q.get("cut_through", True) else None)
@@ -388,9 +393,13 @@ async def serve(board, config, work, over=None):
         import health
         import ping
 
-        most = config["ping"]["oldest"]
+        patience = config["ping"]["oldest"]
         work.append(("ping", lambda: ping.Ping(config["ping"], slots, log).run(
-            lambda: health.well(queue, relay, rules, time.uptime, most), relay.resolve)))
+            lambda: health.well(queue, relay, rules, time.uptime, patience), relay.resolve)))
+    if config.get("status") and not over:
+        import status
+
+        work += status.work(board, config, relay, server)
     if board.BARE:
         import organs
 

@@ -6,7 +6,6 @@ May use: smtp.fold for durations. Knows smtp.queue.Queue and sensors.Rule. Loade
 import json
 
 from smtp import const
-from smtp.fold import span
 
 _ROW = const(4)  # of Queue.rows
 _HEAD = const(65536)
@@ -50,6 +49,8 @@ def well(queue, relay, rules, uptime, most):
     """What is wrong, or "" when all is well. relay: smtp.relay.Relay; rules: list of sensors.Rule; uptime(): seconds;
     most: seconds for which a mail may wait."""
     age = oldest(queue, relay.clock.now())
+    from smtp.fold import span
+
     if age is not None and age > most:
         return "the oldest mail has waited for %s" % span(age)
     for rule in rules:

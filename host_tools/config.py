@@ -34,6 +34,8 @@ _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _SIZES = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _TIMES = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _TLS = ("none", "starttls", "tls")
+# RFC 1918, 4193, 4291 2.5.6, and this machine itself.
+_PRIVATE = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10"]
 
 # What is right, for each key: shown with everything that is wrong.
 EXAMPLES = {
@@ -70,6 +72,14 @@ EXAMPLES = {
     "ping.every": 'every = "5m"',
     "ping.oldest": 'oldest = "1h"',
     "log.max_bytes": 'max_bytes = "32KB"',
+    "status": '[status] and below it password = { env = "STATUS_PASSWORD" }',
+    "status.port": "port = 8080",
+    "status.address": 'address = "192.168.1.10"',
+    "status.password": 'password = { env = "STATUS_PASSWORD" }',
+    "status.allow": 'allow = ["192.168.1.0/24"]',
+    "status.names": 'names = ["cold-store.example.com"]',
+    "status.health": "health = false",
+    "status.health_age": 'health_age = "1h"',
     "smarthost": '[smarthost] and below it host = "smtp.example.com"',
     "smarthost.host": 'host = "smtp.example.com"',
     "smarthost.port": "port = 587",
@@ -483,6 +493,34 @@ def _networks(value):
     return nets
 
 
+def _readers(value):
+    """The networks that may see the status page."""
+    try:
+        return _networks(value)
+    except ValueError as e:
+        raise ValueError(str(e).replace("this would be an open relay", "anybody could try passwords")) from None
+
+
+def _names(value):
+    if not isinstance(value, list) or not all(isinstance(v, str) and is_domain(v) for v in value):
+        raise ValueError(f"{_show(value)} is not a list of host names")
+    return value
+
+
+def _age(value):
+    seconds = duration(value)
+    if seconds < 60:
+        raise ValueError(f"{_show(value)} is less than 1m: mail that is deferred once waits longer than that")
+    return int(seconds)
+
+
+def _status_password(value, info):
+    secret = _secret(value, info)
+    if len(secret) < 8:
+        raise ValueError("is shorter than 8 characters, and everybody on the network may guess")
+    return secret
+
+
 def _device_network(value):
     if not isinstance(value, str):
         raise ValueError(f"{_show(value)} is not an IP address or network such as 192.168.1.20")
@@ -702,6 +740,16 @@ class Ping(_Table):
     oldest: _is(_pace, 3600.0)
 
 
+class Status(_Table):
+    port: _is(_port, 80)
+    address: _is(_ip, "0.0.0.0")
+    password: _is(_status_password)
+    allow: _is(_readers, _PRIVATE)
+    names: _is(_names, [])
+    health: _is(_flag, True)
+    health_age: _is(_age, 3600)
+
+
 class SmartHost(_Table):
     host: _is(_host)
     port: _is(_port, None)
@@ -817,7 +865,8 @@ class Sensor(_Table):
     priority: _is(_choice("urgent", "normal", "low"), "normal")
 
 
-_SINGLE = {"board": Board, "mail": Mail, "queue": Queue, "wifi": Wifi, "log": Log, "sleep": Sleep, "ping": Ping}
+_SINGLE = {"board": Board, "mail": Mail, "queue": Queue, "wifi": Wifi, "log": Log, "sleep": Sleep, "ping": Ping,
+           "status": Status}
 _LISTS = {"smarthost": SmartHost, "listener": Listener, "device": Device, "sensor": Sensor}
 
 
@@ -897,12 +946,12 @@ def load(path, env=None, previous=None):
     raw = dict(raw)
     for name in raw.keys() - _SINGLE.keys() - _LISTS.keys():
         near = difflib.get_close_matches(name, [*_SINGLE, *_LISTS], 1, 0.6)
-        known = "board, wifi, smarthost, mail, listener, device, queue, sensor, log, sleep, ping"
+        known = "board, wifi, smarthost, mail, listener, device, queue, sensor, log, sleep, ping, status"
         hint = f"did you mean [{near[0]}]?" if near else f"known are {known}"
         check.problem(name, f"is not a known table; {hint}", EXAMPLES[near[0]] if near else "")
     if "board" not in raw:
         check.problem("board", "is missing")
-    board, mail, queue, wifi, log, sleep, ping = (
+    board, mail, queue, wifi, log, sleep, ping, status = (
         check.table(model, raw.get(name, {}), name) if name in raw or name in ("mail", "queue") else None
         for name, model in _SINGLE.items()
     )
@@ -966,6 +1015,9 @@ def load(path, env=None, previous=None):
         config["sleep"] = sleep.model_dump(exclude_none=True)
     if ping:
         config["ping"] = ping.model_dump()
+    if status:
+        config["status"] = status.model_dump(exclude={"password"})
+        config["status"]["verifier"] = verifier(status.password, verifiers.get(_STATUS, ()))
     if lists["device"]:
         config["device"] = [m.model_dump(exclude_defaults=True) for _, _, m in lists["device"]]
     return config, check.warnings
@@ -1126,7 +1178,15 @@ def _is_pair(cert, key):
 
 def _check_together(check, raw, lists):
     taken = {}
-    for key, table, _ in lists["listener"]:
+    status = raw.get("status")
+    if isinstance(status, dict) and isinstance(status.get("password"), str):
+        check.warnings.append(
+            "status.password stands in board.toml for everybody who reads that file to see; better:"
+            f" {EXAMPLES['status.password']}"
+        )
+    if isinstance(status, dict):
+        status = {"port": 80, "address": "0.0.0.0"} | status
+    for key, table, _ in [*lists["listener"], ("status", status, None)]:
         if not isinstance(table, dict):
             continue
         port, address = table.get("port", 2525), table.get("address", "127.0.0.1")
@@ -1198,9 +1258,14 @@ def verifier(password, old=()):
     return make(password)
 
 
+_STATUS = object()  # among the names of users
+
+
 def _old_verifiers(previous):
     found = {}
     try:
+        if "status" in previous:
+            found[_STATUS] = [previous["status"]["verifier"]]
         for listener in previous["listener"]:
             for name, text in listener["users"].items():
                 found.setdefault(name, []).append(text)

@@ -571,10 +571,13 @@ class Writer:
         except OSError as e:
             raise queue.failure(e)
         if self.bits == b"7":
-            # 8-bit or not, at the speed of C: as UTF-8 it has fewer characters than octets, or is none.
+            # 8-bit or not, at the speed of C: as UTF-8 it has fewer characters than octets, or is none. In slices: a
+            # full heap has no room for all of it.
             try:
-                if len(str(piece, "utf-8")) != n:
-                    self.bits = b"8"
+                for i in range(0, n, 512):
+                    part = piece[i : i + 512]
+                    if len(str(part, "utf-8")) != len(part):
+                        self.bits = b"8"
             except UnicodeError:
                 self.bits = b"8"
         self.crc = binascii.crc32(piece, self.crc)

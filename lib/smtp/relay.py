@@ -132,6 +132,7 @@ class Relay:
         self.report = None  # seconds of uptime when the admin is told what nobody else can be told
         self.quiet = 0  # and before which he is left alone
         self.wake = asyncio.Event()
+        self.stir = None  # of the last pause: an Event, set by who wants it to be over
         queue.on_commit = self.wake.set
         queue.on_dead = self.died
 
@@ -171,10 +172,17 @@ class Relay:
                 self.failures = 0
             elif went is None:  # nobody may have mail now
                 now = self.queue.uptime()
-                await asyncio.sleep(max(1, min([h.wait(now) for h in self.hosts] + [3600])))
+                await self.rest(max(1, min([h.wait(now) for h in self.hosts] + [3600])))
             else:
                 self.failures += 1
-                await asyncio.sleep(self.jitter(min(self.pause << min(self.failures - 1, 16), self.pause_max)))
+                await self.rest(self.jitter(min(self.pause << min(self.failures - 1, 16), self.pause_max)))
+
+    async def rest(self, seconds):
+        self.stir = asyncio.Event()
+        try:
+            await asyncio.wait_for(self.stir.wait(), seconds)
+        except asyncio.TimeoutError:
+            pass
 
     async def finish(self):
         """Before the end: takes no more mail, and waits 5 s for the answers to what is in flight, so that none of it is

@@ -864,6 +864,57 @@ def test_the_examples_of_the_guide_are_right(load, home, own):
     (home / "user.py").unlink()
 
 
+# ---- the status page
+
+STATUS = "[status]\npassword = { env = 'STATUS' }\n"
+
+
+def test_the_board_gets_a_verifier_of_the_status_pages_password(load):
+    values, warnings = load(GOOD + STATUS, STATUS="open sesame")
+    status = values["status"]
+    assert status.pop("verifier").startswith("SCRAM-SHA-256$4096:") and warnings == []
+    assert status == {
+        "port": 80, "address": "0.0.0.0", "names": [], "health": True, "health_age": 3600,
+        "allow": ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10"],
+    }  # fmt: skip
+    assert "status" not in load(GOOD)[0]
+
+
+def test_the_verifier_of_the_status_pages_password_stays_while_the_password_does(home, load):
+    first = load(GOOD + STATUS, STATUS="open sesame")[0]
+    (home / "board.toml").write_text(GOOD + STATUS)
+    again = config.load(home / "board.toml", {"STATUS": "open sesame"}, first)[0]
+    other = config.load(home / "board.toml", {"STATUS": "open barley"}, first)[0]
+    assert again["status"]["verifier"] == first["status"]["verifier"] != other["status"]["verifier"]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "part"),
+    [
+        ("[status]", "status.password", "is missing"),
+        ("[status]\npassword = 'short'", "status.password", "8 characters"),
+        ("[status]\npassword = 'open sesame'\nport = 0", "status.port", "from 1 to 65535"),
+        ("[status]\npassword = 'open sesame'\nallow = ['0.0.0.0/0']", "status.allow", "anybody could try passwords"),
+        ("[status]\npassword = 'open sesame'\nnames = 'a.example'", "status.names", "not a list of host names"),
+        ("[status]\npassword = 'open sesame'\nnames = ['a b']", "status.names", "not a list of host names"),
+        ("[status]\npassword = 'open sesame'\nhealth = 'no'", "status.health", "neither true nor false"),
+        ("[status]\npassword = 'open sesame'\nhealth_age = '10s'", "status.health_age", "less than 1m"),
+        ("[status]\npassword = 'open sesame'\nheath = true", "status.heath", "did you mean health?"),
+        ("[status]\npassword = 'open sesame'\nport = 2525\n[[listener]]", "status.port", "taken by listener"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_the_status_page_is_told(load, text, key, part):
+    with pytest.raises(config.ConfigError) as e:
+        load(GOOD + text + "\n")
+    (line,) = [p for p in e.value.problems if p.startswith(key + ":")]
+    assert part in line
+
+
+def test_a_password_of_the_status_page_in_the_file_earns_a_warning(load):
+    (warning,) = load(GOOD + "[status]\npassword = 'open sesame'\n")[1]
+    assert "STATUS_PASSWORD" in warning
+
+
 # ---- the board itself
 
 WIFI = "[wifi]\nssid = 'barn'\npassword = { env = 'WIFI' }\n"

@@ -19,7 +19,30 @@ def _run(args):
 def _smarthost(args):
     from . import smarthost
 
-    return smarthost.run(args.host, args.port, args.dir, args.user, args.quiet)
+    return smarthost.run(args)
+
+
+def _smarthost_epilog(sub):
+    """Faults are explained when somebody asks: what explains them is not cheap to import."""
+    plain = sub.format_help
+
+    def format_help():
+        from . import faults
+
+        sub.formatter_class = argparse.RawDescriptionHelpFormatter
+        sub.epilog = faults.HELP + faults.named_help() + _SMARTHOST_EXAMPLES
+        return plain()
+
+    sub.format_help = format_help
+
+
+_SMARTHOST_EXAMPLES = """
+examples:
+  edgepost smarthost
+  edgepost smarthost --fault drop:end --times 1           takes a mail, and the sender never hears of it
+  edgepost smarthost --fault no-starttls --fault defer:connect
+  edgepost smarthost --as m365 --user scanner@example.com --fault auth-disabled
+"""
 
 
 def _demo(args):
@@ -78,12 +101,33 @@ def parser():
     )
     sub.add_argument(
         "--user",
-        default="gateway",
         metavar="NAME",
-        help="who may send (default: %(default)s), with the password in the variable SMTP_PASSWORD,"
-        " or one that is made up and shown at the start",
+        help="who may send (default: gateway; gateway@example.com with --as m365 or gmail), with the password in the"
+        " variable SMTP_PASSWORD, or one that is made up and shown at the start",
     )
     sub.add_argument("--quiet", action="store_true", help="keep the mail, do not show it")
+    sub.add_argument("--tls", action="store_true", help="TLS from the start, as on port 465")
+    sub.add_argument(
+        "--fault", action="append", default=[], metavar="FAULT", help="what goes wrong, see below; may be repeated"
+    )
+    sub.add_argument("--times", type=int, metavar="N", help="each fault works N times (default: always)")
+    sub.add_argument(
+        "--as",
+        dest="provider",
+        choices=("m365", "gmail", "ses"),
+        help="behave like Microsoft 365, Gmail or Amazon SES: senders, limits and the words of refusals",
+    )
+    sub.add_argument(
+        "--sender",
+        dest="senders",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="with --as: an address or a domain that the user may send as (default: the user's own); may be repeated",
+    )
+    for name in ("minute", "day", "session"):
+        sub.add_argument(f"--per-{name}", type=int, metavar="N", help=f"mails that are taken in a {name}")
+    _smarthost_epilog(sub)
     add(
         "demo",
         _demo,

@@ -11,6 +11,7 @@ import base64
 import binascii
 import contextlib
 import email
+import email.headerregistry
 import email.policy
 import errno
 import hmac
@@ -29,12 +30,15 @@ import weakref
 from email.utils import formatdate
 from pathlib import Path
 
-from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
+from aiosmtpd.smtp import AuthResult, LoginPassword
 
 from . import certificates
 from .errors import UserError
+from .faults import Rates, Session, parse
+from .providers import PROVIDERS
 
 _PASSWORD, _TOKEN = ("LOGIN", "PLAIN"), ("XOAUTH2", "OAUTHBEARER")
+_ACCOUNT = "gateway@example.com"  # who sends where the user name is no address
 
 
 class Mail:
@@ -67,6 +71,12 @@ class SmartHost:
     refuse           a function of ("mail" | "rcpt" | "data", address) that gives a reply such as
                      "550 5.1.1 no such user" to refuse, or None
     on_mail          a function that is called with each Mail, in the server's thread
+    faults           texts such as "drop:end", or faults.Fault; see faults.HELP
+    times            how many times each fault works, None: always
+    provider         "", "m365", "gmail" or "ses": behaves like that one
+    senders          addresses and domains that the account may send as, with a provider; without: username
+    limits           per_minute, per_day, per_session: in place of the provider's
+    on_fault         a function that is called with a fault's text when it works, in the server's thread
     """
 
     def __init__(
@@ -84,6 +94,12 @@ class SmartHost:
         on_mail=None,
         max_size=64 << 20,
         tokens=None,
+        faults=(),
+        times=None,
+        provider="",
+        senders=(),
+        limits=None,
+        on_fault=None,
     ):
         self.path = Path(path)
         self.host, self.port = host, port
@@ -92,7 +108,12 @@ class SmartHost:
         self.tokens = tokens
         self.refuse = refuse or (lambda verb, address: None)
         self.on_mail = on_mail
-        self.max_size = max_size
+        self.max_size = PROVIDERS[provider].size if provider else max_size
+        self.provider = provider
+        self.faults = [parse(f, provider, times) if isinstance(f, str) else f for f in faults]
+        self.rates = Rates(PROVIDERS.get(provider), **limits or {})
+        self.senders = list(senders) or [username if "@" in username else _ACCOUNT]
+        self.on_fault = on_fault or (lambda text: None)
         self.mails = []
         self.connections = 0
         self.logins = []  # (user name, whether it was right), in the order of the attempts
@@ -102,14 +123,33 @@ class SmartHost:
         self._sessions = weakref.WeakSet()
         authority = certificates.Authority(self.path)
         self.ca = authority.pem
+        self._context = self._server_context(authority, certificate)
+        bad = {f.point: None for f in self.faults if f.kind == "certificate"}
+        if bad:
+            bad = {which: self._server_context(authority, which) for which in bad}
+
+            def choose(sock, name, context):
+                for fault in self.faults:
+                    if fault.kind == "certificate" and fault.take():
+                        sock.context = bad[fault.point]
+                        self.on_fault(fault.text)
+                        return
+
+            self._context.sni_callback = choose
+        mail = self.path / "mail"
+        self._maildir = mailbox.Maildir(mail, factory=None, create=True)
+
+    def _server_context(self, authority, certificate):
         signer = authority
         if certificate == "other-ca":
             signer = certificates.Authority(self.path / "other-ca", "some other CA")
         names = ("mail.elsewhere.example",) if certificate == "wrong-name" else certificates.NAMES
-        files = signer.issue(names, certificate == "expired")
-        self._context = certificates.server_context(*files)
-        mail = self.path / "mail"
-        self._maildir = mailbox.Maildir(mail, factory=None, create=True)
+        label = "server" if certificate == "good" else certificate
+        return certificates.server_context(*signer.issue(names, certificate == "expired", label))
+
+    def open_sessions(self):
+        """How many connections there are now."""
+        return sum(session.transport is not None for session in self._sessions)
 
     def start(self):
         """Starts listening. Raises UserError when the port is taken or the address is not ours."""
@@ -163,23 +203,33 @@ class SmartHost:
 
     def _session(self):
         self.connections += 1
+        missing = set()
+        for fault in self.faults:
+            if fault.kind in ("no-starttls", "no-auth") and fault.take():
+                missing.add(fault.kind)
+                self.on_fault(fault.text)
+        starttls = self.starttls and "no-starttls" not in missing
+        taken = PROVIDERS[self.provider].mechanisms if self.provider else _PASSWORD
+        taken = _TOKEN if self.tokens else taken if self.auth else ()
         with warnings.catch_warnings():
             # aiosmtpd warns of AUTH without TLS, which tests make on purpose.
             warnings.simplefilter("ignore")
-            session = SMTP(
+            session = Session(
                 self,
+                self.faults,
                 hostname="localhost",
                 ident="edgepost development smart host",
-                tls_context=self._context if self.starttls else None,
+                tls_context=self._context if starttls else None,
                 require_starttls=self.starttls,
                 auth_required=self.auth,
                 auth_require_tls=self.starttls,
-                auth_exclude_mechanism=_PASSWORD if self.tokens else _TOKEN if self.auth else _PASSWORD + _TOKEN,
+                auth_exclude_mechanism=[m for m in _PASSWORD + _TOKEN if m not in taken],
                 authenticator=self._login,
                 data_size_limit=self.max_size,
                 enable_SMTPUTF8=True,
                 loop=self._loop,
             )
+        session.no_auth = not self.auth or "no-auth" in missing
         self._sessions.add(session)
         return session
 
@@ -236,7 +286,7 @@ class SmartHost:
 
     async def handle_EHLO(self, server, session, envelope, hostname, responses):
         session.host_name = hostname
-        if not self.auth:
+        if server.no_auth:
             responses = [line for line in responses if not line[4:].startswith("AUTH")]
         return responses
 
@@ -257,13 +307,18 @@ class SmartHost:
         return "250 2.1.5 recipient taken"
 
     async def handle_DATA(self, server, session, envelope):
-        reply = self._answer("data", envelope.mail_from or "")
+        fault = server.find("end")
+        reply = self._answer("data", envelope.mail_from or "") or fault and fault.reply
+        sender, content = envelope.mail_from or "", envelope.original_content
+        if not reply and self.provider:
+            reply, sender, content = self._as_provider(sender, content)
+        reply = reply or server.limit("per_minute", "per_day")
         if reply:
             return reply
         mail = Mail(
-            envelope.mail_from or "",
+            sender,
             list(envelope.rcpt_tos),
-            envelope.original_content,
+            content,
             session,
             server.transport.get_extra_info("sslcontext") is not None,
         )
@@ -283,7 +338,38 @@ class SmartHost:
             self._arrived.notify_all()
         if self.on_mail:
             self.on_mail(mail)
+        server.sent += 1
+        self.rates.count()
+        if fault:
+            await server.act(fault)
         return "250 2.0.0 kept"
+
+    def _as_provider(self, sender, content):
+        """(refusal or None, sender, content) of a mail, as the provider takes it from this account."""
+        row = PROVIDERS[self.provider]
+        message = email.message_from_bytes(content, policy=email.policy.SMTP)
+        try:
+            authors = [a.addr_spec for a in message["From"].addresses]
+        except AttributeError:
+            authors = []
+        foreign = [a for a in (sender, *authors) if a and not self._may_send_as(a)]
+        if not foreign:
+            return None, sender, content
+        if row.sender == "refuse":
+            reply = row.replies["sender"]
+            return (reply % foreign[0] if "%s" in reply else reply), sender, content
+        account = self.senders[0]
+        if any(not self._may_send_as(a) for a in authors):
+            message["X-Google-Original-From"] = str(message["From"])
+            names = [a.display_name for a in message["From"].addresses]
+            del message["From"]
+            message["From"] = email.headerregistry.Address(names[0], addr_spec=account)
+            content = message.as_bytes()
+        return None, account if sender else "", content
+
+    def _may_send_as(self, address):
+        address = address.lower()
+        return any(address == s.lower() or address.endswith("@" + s.lower()) for s in self.senders)
 
 
 async def _ask(server, challenge):
@@ -371,8 +457,10 @@ def block(title, mail):
     return "\n".join([f"┌ {title}", *(f"│ {line}" for line in describe(mail).splitlines()), "└"])
 
 
-def run(host, port, path, user, quiet):
-    """`edgepost smarthost`: runs until SIGTERM or Ctrl-C. Gives the exit status."""
+def run(args):
+    """`edgepost smarthost`, with its arguments: runs until SIGTERM or Ctrl-C. Gives the exit status."""
+    host, port, path, provider = args.host, args.port, args.dir, args.provider or ""
+    user = args.user or (_ACCOUNT if provider in ("m365", "gmail") else "gateway")
     if not 0 <= port <= 65535:
         raise UserError(f"--port {port} is not a port from 1 to 65535; for example: --port 2587")
     password = os.environ.get("SMTP_PASSWORD")
@@ -383,25 +471,43 @@ def run(host, port, path, user, quiet):
     def show(mail):
         nonlocal count
         count += 1
-        if not quiet:
+        if not args.quiet:
             print(block(f"mail {count}, {time.strftime('%H:%M:%S')}", mail), flush=True)
         server.mails.clear()  # the Maildir has it
 
+    def faulted(text):
+        print(f"fault {time.strftime('%H:%M:%S')}: {text}", flush=True)
+
+    if provider in ("m365", "gmail") and "@" not in user:
+        raise UserError(f"--user {user}: with --as {provider} the user name is a mailbox, such as {_ACCOUNT}")
+    if args.senders and not provider:
+        raise UserError("--sender has a use with --as only: without it, anybody's mail is taken")
+    if args.times is not None and args.times < 1:
+        raise UserError(f"--times {args.times}: how often a fault works, 1 or more")
+    limits = {name: getattr(args, name) for name in ("per_minute", "per_day", "per_session")}
+    bad = [parse(text, provider, args.times) for text in args.fault]
     end = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end.set())
     try:
-        server = SmartHost(path, host, port, user, password, on_mail=show)
+        server = SmartHost(
+            path, host, port, user, password, tls=args.tls, on_mail=show, faults=bad, provider=provider,
+            senders=args.senders, limits=limits, on_fault=faulted,
+        )  # fmt: skip
     except (OSError, ssl.SSLError) as e:
         raise UserError(
             f"{path} cannot be used: {e.strerror or e}; name another: --dir DIR"
         ) from None
+    of = ", ".join(server.senders)
     with server:
         print(
-            f"edgepost: smart host on {host} port {server.port}, STARTTLS and AUTH required\n"
+            f"edgepost: smart host on {host} port {server.port}, "
+            f"{'TLS from the start' if args.tls else 'STARTTLS'} and AUTH required\n"
             f"edgepost: its CA is {server.ca}, mail is kept in {Path(path) / 'mail'}\n"
             f"edgepost: user {user}, password "
             + (password if made_up else "from SMTP_PASSWORD")
+            + "".join(f"\nedgepost: fault {f.text}" + (f", {f.left} times" if f.left else "") for f in bad)
+            + (f"\nedgepost: as {PROVIDERS[provider].title}, with mail from {of}" if provider else "")
             + "\nedgepost: Ctrl-C ends it",
             flush=True,
         )

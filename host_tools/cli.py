@@ -22,6 +22,12 @@ def _smarthost(args):
     return smarthost.run(args)
 
 
+def _doctor(args):
+    from . import doctor
+
+    return doctor.run(args)
+
+
 def _smarthost_epilog(sub):
     """Faults are explained when somebody asks: what explains them is not cheap to import."""
     plain = sub.format_help
@@ -128,6 +134,21 @@ def parser():
     for name in ("minute", "day", "session"):
         sub.add_argument(f"--per-{name}", type=int, metavar="N", help=f"mails that are taken in a {name}")
     _smarthost_epilog(sub)
+    sub = add(
+        "doctor",
+        _doctor,
+        "Look for what is wrong between here and the smart host: name, port, TLS, AUTH, sender, size. No mail is sent."
+        " Exit status: 0 all is good, 1 something is not, 2 the configuration is wrong.",
+    )
+    sub.add_argument("board", nargs="?", default="board.toml", metavar="board.toml", help="default: ./%(default)s")
+    sub.add_argument("--to", metavar="ADDRESS", help="asks whether this recipient is accepted, too")
+    sub.add_argument("--send", action="store_true", help="with --to: sends one short mail there, if all is good so far")
+    sub.add_argument("--oauth", action="store_true", help="asks for a token even where that uses up the refresh token")
+    sub.add_argument(
+        "--timeout", type=float, default=20, metavar="S", help="seconds to wait for an answer (default: %(default)s)"
+    )
+    sub.add_argument("--json", action="store_true", help="for machines")
+    sub.epilog = "example: edgepost doctor board.toml --to oncall@example.com"
     add(
         "demo",
         _demo,

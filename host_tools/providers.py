@@ -212,7 +212,7 @@ _EXPLAINED = (
      "give the user a policy that allows ses:SendRawEmail for this identity"),
     # anybody
     ("", r"must issue a starttls", "it takes mail over TLS only", 'set security = "starttls"'),
-    ("", r"^53[05] .*(authenticat|5\.7\.0)|^530 ", "it takes mail after AUTH only", "set username and password"),
+    ("", r"^530 ", "it takes mail after AUTH only", "set username and password"),
     ("", r"5\.3\.4|^552 .*(size|too long|too much mail)", "the mail is bigger than it takes",
      "set queue.max_message to its limit, or send less"),
     ("", r"too many recipients", "there are more recipients than it takes for one mail",

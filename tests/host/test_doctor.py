@@ -1,0 +1,311 @@
+"""What `edgepost doctor` says of a smart host that has one thing wrong: the cause, and what to do."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from edgepost import config, doctor
+from edgepost.providers import PROVIDERS
+from edgepost.smarthost import SmartHost
+from edgepost.tokens import TokenServer
+from harness import PATIENCE, edgepost, free_port
+
+BOARD = """
+[board]
+name = "cold-store"
+domain = "cold-store.example.com"
+ntp = ["127.0.0.1:{ntp}"]
+[smarthost]
+host = "localhost"
+port = {port}
+ca = "{ca}"
+username = "{user}"
+password = "secret"
+sender = "{sender}"
+{more}
+[mail]
+from = "cold-store@example.com"
+to = ["oncall@example.com"]
+"""
+ACCOUNT = "gateway@example.com"
+
+
+@pytest.fixture(scope="module")
+def ntp():
+    """Time servers: ntp(0) gives the port of one that is right, ntp(3600) of one that is an hour ahead."""
+    with contextlib.ExitStack() as stack:
+        ports = {}
+
+        def serve(sock, ahead):
+            with contextlib.suppress(OSError):
+                while True:
+                    asked, peer = sock.recvfrom(100)
+                    now = int(time.time() + ahead) + 2208988800
+                    sock.sendto(struct.pack("!BBxx20x8sIIII", 0x24, 2, asked[40:48], now, 0, now, 1 << 31), peer)
+
+        def start(ahead):
+            if ahead not in ports:
+                sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                sock.bind(("127.0.0.1", 0))
+                threading.Thread(target=serve, args=(sock, ahead), daemon=True).start()
+                ports[ahead] = sock.getsockname()[1]
+            return ports[ahead]
+
+        yield start
+
+
+@pytest.fixture
+def visit(smarthost, tmp_path, ntp):
+    """visit(SmartHost's settings) gives the Report on it; more: lines for [smarthost]."""
+
+    def start(more="", board=BOARD, ca=None, ahead=0, host=None, to="", send=False, patience=PATIENCE, oauth=False,
+              sender=None, replace=(), **settings):
+        host = host or smarthost(**settings)
+        text = board.format(
+            port=host.port, ca=ca or host.ca, user=host.username, ntp=ntp(ahead), more=more, sender=sender or ACCOUNT)
+        for old, new in replace:
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / "board.toml").write_text(text)
+        values, _ = config.load(tmp_path / "board.toml", os.environ)
+        return asyncio.run(doctor.examine(doctor.Report(), values, to, send, oauth, patience))
+
+    return start
+
+
+def states(report, state=doctor.BAD):
+    return [check for _, check, s, _, _ in report.rows if s == state]
+
+
+def bad(report):
+    """The one bad line, as (check, text and what to do)."""
+    rows = [(check, f"{text} -> {do}") for _, check, state, text, do in report.rows if state == doctor.BAD]
+    assert len(rows) == 1, report.rows
+    return rows[0]
+
+
+def test_all_is_good_and_no_mail_is_sent(visit, smarthost):
+    host = smarthost()
+    report = visit(host=host)
+    assert report.ok
+    assert states(report, doctor.GOOD) == [
+        "clock", "name", "port", "greeting", "TLS", "expiry", "AUTH", "SIZE", "sender"]  # fmt: skip
+    assert host.mails == [] and host.logins == [("gateway", True)]
+    (tls,) = [text for _, check, _, text, _ in report.rows if check == "TLS"]
+    assert "TLSv1.2" in tls and '"edgepost development CA" of smarthost.ca' in tls
+
+
+def test_a_test_mail_is_sent_when_it_is_asked_for(visit, smarthost):
+    host = smarthost()
+    report = visit(host=host, to="oncall@example.com")
+    assert "recipient" in states(report, doctor.GOOD) and host.mails == []
+    report = visit(host=host, to="oncall@example.com", send=True)
+    assert report.ok and "mail" in states(report, doctor.GOOD)
+    (got,) = host.wait_for(1)
+    assert (got.sender, got.recipients, got.message["Subject"]) == (
+        ACCOUNT, ["oncall@example.com"], "Test of cold-store")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "words"),
+    [
+        ("refuse:connect", "greeting", "554 5.3.2"),
+        ("defer:connect", "greeting", "(for now)"),
+        ("drop:connect", "greeting", "without a greeting"),
+        ("defer:ehlo", "EHLO", "421 4.3.2"),
+        ("drop:ehlo", "EHLO", "ended the connection after EHLO"),
+        ("refuse:starttls", "STARTTLS", "502 5.5.1"),
+        ("defer:starttls", "STARTTLS", "454 4.7.0"),
+        ("drop:starttls", "EHLO", "after STARTTLS"),
+        ("no-starttls", "STARTTLS", "strips it"),
+        ("no-auth", "AUTH", "offers no AUTH"),
+        ("certificate:expired", "TLS", "expired: \"localhost\" ended on 20"),
+        ("certificate:wrong-name", "TLS", "is for mail.elsewhere.example, not for localhost"),
+        ("certificate:other-ca", "TLS", 'signed by "some other CA"; smarthost.ca has "edgepost development CA"'),
+        ("refuse:auth", "AUTH", "check username and password"),
+        ("defer:auth", "AUTH", "the board tries again"),
+        ("drop:auth", "AUTH", "ended the connection after AUTH"),
+        ("refuse:mail", "sender", "set smarthost.sender"),
+        ("drop:mail", "sender", "ended the connection after MAIL"),
+        ("refuse:rcpt", "recipient", "oncall@example.com is refused: 550 5.1.1"),
+        ("drop:rcpt", "recipient", "after RCPT"),
+        ("refuse:data", "mail", "554 5.5.1"),
+        ("refuse:end", "mail", "554 5.7.1"),
+        ("drop:body", "mail", "ended the connection"),
+        ("drop:end", "mail", "ended the connection"),
+    ],
+)
+def test_each_fault_is_named(visit, fault, check, words):
+    found, text = bad(visit(faults=[fault], to="oncall@example.com", send=True))
+    assert found == check and words in text
+
+
+@pytest.mark.parametrize(
+    ("point", "check"),
+    [("connect", "greeting"), ("ehlo", "EHLO"), ("auth", "AUTH"), ("mail", "sender"), ("end", "mail")],
+)
+def test_a_server_that_hangs_is_named_with_the_command_that_it_leaves_open(visit, point, check):
+    found, text = bad(visit(faults=[f"stall:{point}"], to="oncall@example.com", send=True, patience=1))
+    assert found == check and "within 1 s" in text
+
+
+def test_a_wrong_name_a_wrong_port_and_a_wrong_security_are_told_apart(visit, smarthost):
+    host = smarthost()
+    found, text = bad(visit(host=host, replace=[('host = "localhost"', 'host = "nowhere.invalid"')]))
+    assert found == "name" and "check smarthost.host" in text
+    port = free_port()
+    found, text = bad(visit(host=host, replace=[(f"port = {host.port}", f"port = {port}")]))
+    assert found == "port" and "nobody listens there" in text
+    found, text = bad(visit('security = "tls"', host=host))
+    assert found == "TLS" and 'set security = "starttls"' in text
+    found, text = bad(visit(tls=True, patience=1))
+    assert found == "greeting"
+
+
+def test_tls_from_the_start_is_good(visit):
+    report = visit('security = "tls"', tls=True)
+    assert report.ok and "expiry" in states(report, doctor.GOOD)
+
+
+def test_what_is_not_verified_or_not_encrypted_is_noted(visit):
+    report = visit('verify = "none"', certificate="expired", replace=[("ca = ", "# ")])
+    assert report.ok and "TLS" in states(report, doctor.NOTE)
+    report = visit('security = "none"', starttls=False, replace=[("ca = ", "# ")])
+    assert report.ok and "TLS" in states(report, doctor.NOTE)
+
+
+def test_a_wrong_clock_is_told(visit):
+    report = visit(ahead=7200)
+    assert states(report) == ["clock"]
+    assert "2 hours slow" in bad(report)[1]
+
+
+def test_a_certificate_that_ends_soon_is_noted(visit, monkeypatch):
+    monkeypatch.setattr(doctor, "_SOON", 400)
+    assert "expiry" in states(visit(), doctor.NOTE)
+
+
+def test_a_limit_below_what_the_board_takes_is_noted(visit):
+    report = visit(max_size=2 << 20)
+    (row,) = [r for r in report.rows if r[1] == "SIZE"]
+    assert row[2] == doctor.NOTE and 'set queue.max_message = "2MB"' in row[4]
+
+
+# -- providers
+
+
+def provider(visit, name, **settings):
+    settings.setdefault("username", ACCOUNT)
+    # No mechanism of these is one that the board may not use: Microsoft's LOGIN goes over TLS.
+    return visit(provider=name, to="oncall@example.com", send=True, **settings)
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_provider_is_known_by_its_greeting_and_all_is_good(visit, name):
+    report = provider(visit, name)
+    assert report.ok and "mail" in states(report, doctor.GOOD)
+    assert any(text == PROVIDERS[name].title for _, check, _, text, _ in report.rows)
+    assert ("rates" in states(report, doctor.NOTE)) == (name != "ses")
+
+
+@pytest.mark.parametrize(("name", "words"), [("m365", "grant it Send As"), ("ses", "verify the sender's domain")])
+def test_a_foreign_sender_is_noted_and_a_test_mail_shows_it(visit, smarthost, name, words):
+    host = smarthost(provider=name, username=ACCOUNT)
+    report = visit(host=host, sender="other@example.org")
+    assert report.ok and "sender" in states(report, doctor.NOTE)
+    found, text = bad(visit(host=host, sender="other@example.org", to="oncall@example.com", send=True))
+    assert found == "mail" and words in text
+
+
+def test_gmail_replaces_a_foreign_sender_which_is_noted(visit):
+    report = provider(visit, "gmail", sender="other@example.org")
+    (row,) = [r for r in report.rows if r[1] == "sender"]
+    assert row[2] == doctor.NOTE and "account's own" in row[3] and f'smarthost.sender = "{ACCOUNT}"' in row[4]
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "words"),
+    [
+        ("m365", "auth-disabled", "Set-CASMailbox"),
+        ("m365", "policy", "Conditional Access"),
+        ("m365", "daily-limit", "10,000 recipients"),
+        ("m365", "threads", "more than three connections"),
+        ("m365", "refuse:auth", "the mailbox's full address"),
+        ("gmail", "app-password", "myaccount.google.com/apppasswords"),
+        ("gmail", "refuse:auth", "app password (16 letters)"),
+        ("gmail", "daily-limit", "per_day = 500"),
+        ("gmail", "busy", "a quarter of an hour"),
+        ("ses", "refuse:auth", "not your AWS access key"),
+        ("ses", "sandbox", "in the sandbox"),
+        ("ses", "rate", "60 times the rate"),
+        ("ses", "denied", "ses:SendRawEmail"),
+    ],
+)
+def test_each_reply_of_a_provider_is_explained(visit, name, fault, words):
+    assert words in bad(provider(visit, name, faults=[fault]))[1]
+
+
+# -- OAuth
+
+OAUTH = """
+auth = "oauth2"
+[smarthost.oauth]
+token_url = "{url}"
+client_id = "edgepost"
+client_secret = "a secret"
+refresh_token = "{token}"
+ca = "{ca}"
+"""
+
+
+def test_a_token_is_asked_for_only_when_it_is_allowed_to(visit, smarthost, tmp_path):
+    with TokenServer(tmp_path / "tokens", rotate="strict") as tokens:
+        host = smarthost(tokens=tokens)
+
+        def go(token, **kwargs):
+            more = OAUTH.format(url=tokens.url, token=token, ca=tokens.ca)
+            return visit(more, host=host, replace=[('password = "secret"', "")], **kwargs)
+
+        report = go(tokens.sign_in())
+        assert tokens.requests == [] and "token" in states(report, doctor.NOTE)
+        report = go(tokens.sign_in(), oauth=True)
+        assert "AUTH" in states(report, doctor.GOOD) and "token" in states(report, doctor.NOTE)
+        assert host.logins == [("gateway", True)]
+        assert "invalid_grant" in [r for r in go("gone", oauth=True).rows if r[1] == "token"][0][3]
+
+
+# -- the command
+
+
+def test_the_command_prints_lines_and_tells_good_from_bad_by_its_exit_status(smarthost, tmp_path, ntp):
+    host = SmartHost(tmp_path / "host", faults=["no-starttls"], times=1)
+    with host:
+        board = tmp_path / "board.toml"
+        board.write_text(
+            BOARD.format(port=host.port, ca=host.ca, user="gateway", ntp=ntp(0), sender=ACCOUNT, more="")
+        )
+        done = edgepost("doctor", board, env={"COLUMNS": "60"})
+        assert done.returncode == 1
+        assert "BAD   STARTTLS" in done.stdout and "lines are bad" in done.stdout
+        assert max(map(len, done.stdout.splitlines())) <= 60
+        done = edgepost("doctor", board, "--json")
+        report = json.loads(done.stdout)
+        assert (done.returncode, report["ok"]) == (0, True)
+        assert {c["state"] for c in report["checks"]} == {"good", "note"}
+        assert "secret" not in done.stdout.replace("password", "")
+    assert not Path(tmp_path / "board.state").exists()
+
+
+def test_a_wrong_configuration_is_told_as_run_tells_it(tmp_path):
+    (tmp_path / "board.toml").write_text("[board]\n")
+    done = edgepost("doctor", tmp_path / "board.toml")
+    assert done.returncode == 2 and "smarthost" in done.stderr
+    done = edgepost("doctor", tmp_path / "board.toml", "--send")
+    assert done.returncode == 2 and "--to" in done.stderr

@@ -21,7 +21,7 @@ NAMES = ("localhost", "127.0.0.1", "::1")
 _DAY = datetime.timedelta(days=1)
 
 
-def _write(path, data):
+def write_private(path, data):
     """Writes a file that only its owner can read, whole or not at all."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
@@ -93,8 +93,8 @@ class Authority:
                 _name(name), _name(name), self.key.public_key(), self.key, now - _DAY,
                 now + 3650 * _DAY, True,
             ).sign(self.key, hashes.SHA256())  # fmt: skip
-            _write(self.path / "ca.key", _key_pem(self.key))
-            _write(self.pem, self.cert.public_bytes(ser.Encoding.PEM))
+            write_private(self.path / "ca.key", _key_pem(self.key))
+            write_private(self.pem, self.cert.public_bytes(ser.Encoding.PEM))
             self.pem.chmod(0o644)
 
     def issue(self, names=NAMES, expired=False, label="server"):
@@ -120,8 +120,8 @@ class Authority:
             .sign(self.key, hashes.SHA256())
         )
         cert_file, key_file = self.path / f"{label}.pem", self.path / f"{label}.key"
-        _write(key_file, _key_pem(key))
-        _write(cert_file, cert.public_bytes(ser.Encoding.PEM))
+        write_private(key_file, _key_pem(key))
+        write_private(cert_file, cert.public_bytes(ser.Encoding.PEM))
         return cert_file, key_file
 
 

@@ -28,6 +28,12 @@ def _doctor(args):
     return doctor.run(args)
 
 
+def _oauth(args):
+    from . import oauth
+
+    return oauth.run(args)
+
+
 def _smarthost_epilog(sub):
     """Faults are explained when somebody asks: what explains them is not cheap to import."""
     plain = sub.format_help
@@ -149,6 +155,34 @@ def parser():
     )
     sub.add_argument("--json", action="store_true", help="for machines")
     sub.epilog = "example: edgepost doctor board.toml --to oncall@example.com"
+    sub = add(
+        "oauth",
+        _oauth,
+        "Sign in once in the browser, and keep the refresh token that the board sends mail with. Provider, client and"
+        " the file for the token come from board.toml, or from the options.",
+    )
+    sub.add_argument("board", nargs="?", metavar="board.toml", help="a configuration with [smarthost.oauth]")
+    sub.add_argument("--provider", choices=("m365", "gmail"), help="knows the addresses and the scope")
+    sub.add_argument("--tenant", metavar="ID", help="with m365: the tenant's ID or one of its domains")
+    sub.add_argument("--client-id", metavar="ID", help="of the app that was registered with the provider")
+    sub.add_argument(
+        "--client-secret-file",
+        metavar="FILE",
+        help="holds the client's secret, if it has one (default: the variable OAUTH_SECRET)",
+    )
+    sub.add_argument("--auth-url", metavar="URL", help="of another provider: where the browser signs in")
+    sub.add_argument("--token-url", metavar="URL", help="of another provider: where codes and tokens are exchanged")
+    sub.add_argument("--scope", metavar="TEXT", help="what the token is for, as the provider words it")
+    sub.add_argument("--ca", metavar="FILE", help="PEM of the token server's CA (default: those of this computer)")
+    sub.add_argument("--user", metavar="NAME", help="the mailbox to sign in as (default: smarthost.username)")
+    sub.add_argument("--out", metavar="FILE", help="for the token (default: as in board.toml, or refresh-token.txt)")
+    sub.add_argument("--env", metavar="NAME", help="prints the line that sets a variable, instead of a file")
+    sub.add_argument("--port", type=int, metavar="N", help="of this computer, for the browser to come back to")
+    sub.add_argument("--loopback", choices=("127.0.0.1", "localhost"), help="the app's registered redirect")
+    sub.add_argument("--no-browser", action="store_true", help="shows the address, opens no browser")
+    sub.add_argument("--paste", action="store_true", help="for a browser on another computer: paste where it ends")
+    sub.add_argument("--timeout", type=float, default=300, metavar="S", help="for the sign-in (default: %(default)s)")
+    sub.epilog = "example: edgepost oauth --provider m365 --tenant example.com --client-id 6666... --user me@example.com"
     add(
         "demo",
         _demo,

@@ -1,11 +1,14 @@
 """A token server for development and for tests: it stands for the sign-in servers of Microsoft and Google (RFC 6749).
 
 It speaks HTTPS with a certificate of its own CA, knows one account and one client, and gives access tokens for refresh
-tokens (section 6) and for client credentials (section 4.4). A smart host of smarthost.py takes the access tokens. Tests
+tokens (section 6), for client credentials (section 4.4) and for codes of its authorization endpoint (section 4.1, with
+PKCE, RFC 7636), where everybody is signed in at once. A smart host of smarthost.py takes the access tokens. Tests
 can make it misbehave in the ways that real ones do.
 """
 
+import base64
 import contextlib
+import hashlib
 import http.server
 import json
 import secrets
@@ -33,6 +36,8 @@ class TokenServer:
     faults          what the next requests get instead of an answer, one each: (status, dict of header fields, body as
                     bytes or as what JSON can hold), or "drop": the connection ends
     requests        the forms that arrived, as dicts
+    consent         what happens at the authorization endpoint: "" signs in, else an error such as "access_denied"
+    offline         whether a sign-in gives a refresh token
     """
 
     def __init__(
@@ -53,6 +58,8 @@ class TokenServer:
         self.rotate, self.expires_in, self.length, self.chunked = rotate, expires_in, length, chunked
         self.port = port
         self.faults, self.requests = [], []
+        self.consent, self.offline = "", True
+        self.codes = {}  # code: (redirect_uri, code_challenge)
         self.refresh_tokens, self.access_tokens = [], {}  # those that work; when they end
         self._arrived = threading.Condition()
         self._server = None
@@ -87,6 +94,27 @@ class TokenServer:
     def url(self):
         """Where tokens are asked for."""
         return f"https://localhost:{self.port}/token"
+
+    @property
+    def auth_url(self):
+        """Where a browser signs in."""
+        return f"https://localhost:{self.port}/authorize"
+
+    def authorize(self, fields):
+        """(status, header fields, body) for a browser that asks with these fields."""
+        redirect = fields.get("redirect_uri", "")
+        here = urllib.parse.urlsplit(redirect).hostname in ("127.0.0.1", "localhost")
+        if fields.get("client_id") != self.client_id or not here:
+            return _error(400, "invalid_request", "this client, or its redirect, is not known")  # not sent on, 4.1.2.1
+        answer = {"state": fields.get("state", "")}
+        if self.consent:
+            answer["error"] = self.consent
+        elif fields.get("response_type") != "code" or fields.get("code_challenge_method") != "S256":
+            answer["error"] = "invalid_request"
+        else:
+            answer["code"] = secrets.token_urlsafe(30)
+            self.codes[answer["code"]] = redirect, fields["code_challenge"]
+        return 302, {"Location": redirect + "?" + urllib.parse.urlencode(answer)}, {}
 
     def sign_in(self):
         """A new refresh token, as a person gets it who signs in."""
@@ -131,6 +159,13 @@ class TokenServer:
                 self.refresh_tokens.remove(token)
             if self.rotate:
                 given["refresh_token"] = self.sign_in()
+        elif fields.get("grant_type") == "authorization_code":
+            proof = hashlib.sha256(fields.get("code_verifier", "").encode()).digest()
+            known = self.codes.pop(fields.get("code"), None)
+            if known != (fields.get("redirect_uri"), base64.urlsafe_b64encode(proof).rstrip(b"=").decode()):
+                return _error(400, "invalid_grant", "the code is not known, or its redirect or verifier is another")
+            if self.offline:
+                given["refresh_token"] = self.sign_in()
         elif fields.get("grant_type") != "client_credentials":
             return _error(400, "unsupported_grant_type", "refresh_token or client_credentials, please")
         given["access_token"] = token = secrets.token_urlsafe(self.length)[: self.length]
@@ -164,7 +199,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         form = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         fields = dict(urllib.parse.parse_qsl(form, strict_parsing=True))
         tokens = self.server.tokens
-        answer = _error(404, "not_found", "") if self.path != "/token" else tokens.answer(fields)
+        self.answer(_error(404, "not_found", "") if self.path != "/token" else tokens.answer(fields))
+
+    def do_GET(self):
+        path, _, query = self.path.partition("?")
+        if path == "/authorize":
+            self.answer(self.server.tokens.authorize(dict(urllib.parse.parse_qsl(query))))
+        else:
+            self.send_error(501)
+
+    def answer(self, answer):
+        tokens = self.server.tokens
         self.close_connection = True
         if answer == "drop":
             return

@@ -34,6 +34,12 @@ def _oauth(args):
     return oauth.run(args)
 
 
+def _capture(args):
+    from . import capture
+
+    return capture.run(args)
+
+
 def _smarthost_epilog(sub):
     """Faults are explained when somebody asks: what explains them is not cheap to import."""
     plain = sub.format_help
@@ -182,7 +188,23 @@ def parser():
     sub.add_argument("--no-browser", action="store_true", help="shows the address, opens no browser")
     sub.add_argument("--paste", action="store_true", help="for a browser on another computer: paste where it ends")
     sub.add_argument("--timeout", type=float, default=300, metavar="S", help="for the sign-in (default: %(default)s)")
-    sub.epilog = "example: edgepost oauth --provider m365 --tenant example.com --client-id 6666... --user me@example.com"
+    sub.epilog = "example: edgepost oauth --provider m365 --tenant example.com --client-id 6666..."
+    sub = add(
+        "capture",
+        _capture,
+        "Stand between a device and a gateway for one session, and write down how the device speaks, as a transcript"
+        " for tests/devices/. Addresses, names, passwords and text are replaced before anything is written.",
+    )
+    sub.add_argument("about", metavar="TEXT", help='what the device is, such as "A printer: no name after EHLO."')
+    sub.add_argument("--to", default="127.0.0.1:2525", metavar="HOST:PORT", help="the gateway (default: %(default)s)")
+    sub.add_argument("--host", default="0.0.0.0", metavar="ADDRESS", help="where it listens (default: %(default)s)")
+    sub.add_argument("--port", type=int, default=2526, metavar="N", help="default: %(default)s")
+    sub.add_argument("--out", metavar="FILE", help="default: made from TEXT, in this directory")
+    sub.add_argument("--elsewhere", action="store_true", help="the device is outside of the allowed networks")
+    sub.add_argument("--dir", default="capture", metavar="DIR", help="its CA, for STARTTLS (default: ./%(default)s)")
+    sub.add_argument("--ca", metavar="FILE", help="PEM that verifies the gateway after STARTTLS")
+    sub.add_argument("--no-verify", action="store_true", help="does not verify the gateway after STARTTLS")
+    sub.epilog = 'example: edgepost capture "A UPS: lines end with a line feed" --to 192.168.1.10:2525 --port 2526'
     add(
         "demo",
         _demo,

@@ -1103,7 +1103,8 @@ def _check_oauth(check, key, raw, model):
         if "refresh_token" in table:
             check.problem(f"{key}.refresh_token", 'has no use with grant = "client_credentials"', "")
     elif grant == "refresh_token" and "refresh_token" not in table:
-        check.problem(f"{key}.refresh_token", "is missing: you get it by signing in, see docs/providers.md")
+        why = "is missing: you get it by signing in with edgepost oauth, see docs/providers.md"
+        check.problem(f"{key}.refresh_token", why)
     if "ca" not in table and "ca" not in raw:
         check.problem(f"{key}.ca", "is missing: the CA that signed the token server's certificate")
     for secret in ("client_secret", "refresh_token"):

@@ -9,12 +9,13 @@ import socket
 import ssl
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from edgepost.errors import UserError
-from edgepost.faults import parse
+from edgepost.faults import CERTIFICATES, POINTS, parse
 from edgepost.providers import PROVIDERS, explain
-from harness import PATIENCE, edgepost, mail
+from harness import BOARD, PATIENCE, edgepost, mail
 from smtp import throttle
 
 ACCOUNT = "gateway@example.com"
@@ -247,6 +248,35 @@ def test_each_refusal_of_a_provider_is_said_and_can_be_explained(smarthost, name
     assert explain(reply, name) != explain(reply)  # in more than general words
 
 
+# -- with a gateway
+
+
+AS_M365 = BOARD.replace("[mail]", f'sender = "{ACCOUNT}"\n[mail]')
+
+
+def test_a_gateway_with_the_right_sender_gets_its_mail_through_microsoft(smarthost, gateway):
+    host = smarthost(provider="m365", username="gateway", senders=[ACCOUNT])
+    gateway(AS_M365, host).inject()
+    (got,) = host.wait_for(1, PATIENCE)
+    assert got.sender == ACCOUNT and got.message["Reply-To"] == "printer@example.com"
+
+
+def test_a_gateway_leaves_microsoft_alone_when_it_is_told_to(smarthost, gateway):
+    host = smarthost(provider="m365", username="gateway", senders=[ACCOUNT], faults=["threads"], times=1)
+    running = gateway(AS_M365, host)
+    running.inject()
+    running.wait_for("sender thread limit exceeded")
+    assert host.mails == []
+
+
+def test_a_gateway_sends_again_what_was_taken_without_a_word(smarthost, gateway):
+    host = smarthost(faults=["drop:end"], times=1)
+    running = gateway(BOARD + '[queue]\nretry = "1s"\npause = "1s"\n', host)
+    running.inject()
+    first, second = host.wait_for(2, PATIENCE)
+    assert first.message["Message-ID"] == second.message["Message-ID"]
+
+
 # -- the command
 
 
@@ -283,3 +313,9 @@ def test_the_command_explains_its_faults_and_refuses_others(tmp_path):
     assert "refuse:POINT" in done.stderr
     done = edgepost("smarthost", "--as", "m365", "--user", "scanner", "--dir", tmp_path)
     assert (done.returncode, "is a mailbox" in done.stderr) == (2, True)
+
+
+def test_the_guide_names_each_fault():
+    guide = (Path(__file__).parents[2] / "docs/tools.md").read_text()
+    for word in (*POINTS, *CERTIFICATES, *(fault for row in PROVIDERS.values() for fault in row.named)):
+        assert f"`{word}`" in guide, word

@@ -28,6 +28,10 @@ _USERNAME, _PASSWORD = "334 VXNlcm5hbWU6", "334 UGFzc3dvcmQ6"  # what the board'
 _SEEN = ("content-type", "content-transfer-encoding", "content-disposition", "mime-version")
 
 
+# Parameters of MAIL and RCPT that say nothing of anybody.
+_MEANT = re.compile(rb"\s*|>|(?i:SIZE=\d+|BODY=\w+|RET=\w+|NOTIFY=[\w,]+|SMTPUTF8|AUTH=<>)")
+
+
 # ---- the proxy
 
 
@@ -183,15 +187,18 @@ class Redaction:
         head, colon, rest = octets.partition(b":")
         if not colon:
             return self.text(octets, role)
-        found = re.match(rb"(\s*<?)([^>\s]*)(.*)", rest, re.S)
-        mailbox = found[2]
-        if b"@" in mailbox:
-            mailbox = re.sub(rb"[^\s<>@:;,]+@[^\s<>@;,]+", lambda m: self.address(m[0], role), mailbox)
-        elif mailbox.lower() != b"postmaster":
-            mailbox = shape(mailbox)
-        tail = re.sub(rb"[^\s<>@:;,=]+@[^\s<>@;,]+", lambda m: self.address(m[0], role), found[3])
-        tail = re.sub(rb"(?i)(ENVID=)(\S+)", lambda m: m[1] + shape(m[2]), tail)
-        return head + colon + found[1] + mailbox + tail
+        if head.strip().upper() not in (b"FROM", b"TO"):
+            head = shape(head)
+        bracket, path, tail = re.match(rb"(\s*<?)([^>\s]*)(.*)", rest, re.S).groups()
+        if path.lower() != b"postmaster":
+            path = self.text(path, role)
+        out = head + colon + bracket + path
+        for word in re.split(rb"(\s+)", tail):
+            if not _MEANT.fullmatch(word):
+                key = re.match(rb"(?i)ENVID=|ORCPT=rfc822;|AUTH=|", word)[0]
+                word = key + self.text(word[len(key) :], role)
+            out += word
+        return out
 
     def user(self, octets):
         name = self.address(octets, "device") if b"@" in octets else b"device"
@@ -222,6 +229,8 @@ class Redaction:
                 quiet = found[1].lower() in (b"charset", b"format", b"type")
                 return found[1] + b"=" + (found[2] if quiet else shape(found[2]))
 
+            if line[:1].isspace() and b"=" not in line:
+                return self.text(line)
             return re.sub(rb"([\w*-]+)=(\"[^\"]*\"?|[^;\s]+)", keep, line)
         head, colon, rest = line.partition(b":")
         if colon and not head[:1].isspace() and re.fullmatch(rb"[\w-]+", head):

@@ -38,9 +38,9 @@ _LASTING = ("https://login.microsoftonline.com/", "https://oauth2.googleapis.com
 
 def _library(name):
     """A module of the library or of the firmware, which this process finds where the board would."""
-    for root in (build.library().parent, build.firmware()):
+    for at, root in ((0, build.library().parent), (len(sys.path) + 1, build.firmware())):
         if str(root) not in sys.path:
-            sys.path.insert(0, str(root))
+            sys.path.insert(at, str(root))
     return importlib.import_module(name)
 
 

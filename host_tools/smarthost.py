@@ -288,6 +288,8 @@ class SmartHost:
         session.host_name = hostname
         if server.no_auth:
             responses = [line for line in responses if not line[4:].startswith("AUTH")]
+        if self.provider in ("m365", "gmail"):
+            responses.insert(1, "250-PIPELINING")
         return responses
 
     async def handle_MAIL(self, server, session, envelope, address, options):

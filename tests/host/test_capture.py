@@ -120,6 +120,29 @@ def test_a_wrong_password_stays_wrong_and_auth_plain_keeps_its_form():
     assert sent == [b"\0device\0wrong", b"\0device\0secret"]
 
 
+@pytest.mark.parametrize(
+    ("line", "written"),
+    [
+        (b"MAIL FROM:John Doe <john@corp.lan> SIZE=12\r\n", b"MAIL FROM:Xxxx Xxx <device@example.com> SIZE=12\r\n"),
+        (b"mail from:<john>\r\n", b"mail from:<xxxx>\r\n"),
+        (b"MAIL FROM:<>\r\n", b"MAIL FROM:<>\r\n"),
+        (b"MAIL FROM:<a@b> ENVID=Co7 BODY=7BIT\n", b"MAIL FROM:<device@example.com> ENVID=Xx0 BODY=7BIT\n"),
+        (b"RCPT TO: Postmaster\r\n", b"RCPT TO: Postmaster\r\n"),
+        (b"RCPT TO:<Jo@Corp> ORCPT=rfc822;jo@corp\r\n",
+         b"RCPT TO:<office@example.net> ORCPT=rfc822;office@example.net\r\n"),
+        (b"RCPT TO Jane Doe\r\n", b"RCPT XX Xxxx Xxx\r\n"),
+        (b"EHLO [10.1.2.3]\r\n", b"EHLO [192.0.2.1]\r\n"),
+        (b"helo  Drucker-3.OG \r\n", b"helo  Xxxxxxx-0.XX \r\n"),
+        (b"EHLO\r\n", b"EHLO\r\n"),
+        (b"Z2VoZWlt\r\n", b"X0XxXXxx\r\n"),
+        (b"VRFY jane\r\n", b"VRFY xxxx\r\n"),
+        (b"\xffquit\r\n", b"\xe4xxxx\r\n"),
+    ],
+)  # fmt: skip
+def test_a_command_keeps_its_form_and_loses_its_names(line, written):
+    assert capture.Redaction().command(line) == written
+
+
 def test_what_no_transcript_can_hold_is_refused():
     head = talk(("S", "220 hello\r\n"), ("C", "EHLO x\r\n"), ("S", "250 CHUNKING\r\n"))
     with pytest.raises(UserError, match="BDAT"):

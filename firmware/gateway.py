@@ -253,6 +253,15 @@ async def supervise(name, work):
         delay = min(delay * 2, 60)
 
 
+async def end(tasks):
+    """Ends tasks. MicroPython's wait_for() loses a cancel that comes just when what it waits for is there."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        await asyncio.sleep(0.02)
+        tasks = [t for t in tasks if not t.done()]
+
+
 def read_config(path="/config.json"):
     try:
         with open(path) as f:
@@ -412,14 +421,8 @@ async def serve(board, config, work, over=None):
     await (over(relay) if over else board.stopped())
     log("gateway", "stopping")
     await relay.finish()
-    for task in tasks:
-        task.cancel()
+    await end(tasks)
     await server.close()
-    for task in tasks:
-        try:
-            await task
-        except asyncio.CancelledError:
-            pass
     if board.BARE and not over:
         organs.stop(config)
     if file:

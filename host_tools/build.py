@@ -37,6 +37,11 @@ def firmware():
     return _find("firmware", "firmware")
 
 
+def simulated():
+    """The directory of the simulated modules machine, network and so on: in the wheel or in the checkout."""
+    return _find("sim", "tests/sim")
+
+
 def cache_dir():
     """Where builds are kept: edgepost in the user's cache directory (XDG)."""
     root = os.environ.get("XDG_CACHE_HOME") or ""
@@ -94,12 +99,12 @@ def _sources():
     return files
 
 
-def build(number, log=print, cache=None):
+def build(number, log=print, cache=None, files=None):
     """The directory to run from, for an interpreter with this `sys.implementation._mpy` (0: no
     .mpy).
 
-    `log` takes a line for the person. Raises UserError when a source does not compile or nothing
-    can be written.
+    `log` takes a line for the person; `files` ({path: bytes}) are compiled instead of the gateway's. Raises UserError
+    when a source does not compile or nothing can be written.
     """
     cross, version = compiler() or (None, "")
     wanted = mpy_version(number) if number else "no .mpy"
@@ -111,7 +116,7 @@ def build(number, log=print, cache=None):
             " running from source, which takes more memory"
         )
         cross = None
-    files = _sources()
+    files = files or _sources()
     arch = mpy_arch(number)
     mark = hashlib.sha256(f"{f'mpy {version} {arch}' if cross else 'py'}\n".encode())
     for name, data in files.items():

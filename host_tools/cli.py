@@ -69,6 +69,12 @@ def _demo(args):
     return demo.run()
 
 
+def _virtual(args):
+    from . import virtual
+
+    return virtual.run(args.state, args.board, args.heapsize or virtual.HEAP, args.link)
+
+
 def parser():
     """The command line, as argparse wants it."""
     top = argparse.ArgumentParser(
@@ -211,6 +217,11 @@ def parser():
         "Show what edgepost does: an alert and a printer's mail survive a power cut and reach"
         " the inbox.",
     )
+    sub = add("virtual", _virtual, "Run a virtual board: MicroPython at a serial port that is none, for mpremote.")
+    sub.add_argument("--board", default="pico_w", metavar="KIND", help="pico_w (default) or esp32")
+    sub.add_argument("--state", default="virtual.state", metavar="DIR", help="holds its flash (default: ./%(default)s)")
+    sub.add_argument("--link", metavar="PATH", help="a path that leads to its port, which has another name each time")
+    sub.add_argument("--heapsize", metavar="SIZE", help="memory of its heap (default: 280k, as much as a Pico W's)")
     return top
 
 

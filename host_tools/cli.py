@@ -75,6 +75,12 @@ def _virtual(args):
     return virtual.run(args.state, args.board, args.heapsize or virtual.HEAP, args.link)
 
 
+def _test(args):
+    from . import portable
+
+    return portable.run(args.port, args.virtual, args.tests, args.k, args.file)
+
+
 def parser():
     """The command line, as argparse wants it."""
     top = argparse.ArgumentParser(
@@ -222,6 +228,13 @@ def parser():
     sub.add_argument("--state", default="virtual.state", metavar="DIR", help="holds its flash (default: ./%(default)s)")
     sub.add_argument("--link", metavar="PATH", help="a path that leads to its port, which has another name each time")
     sub.add_argument("--heapsize", metavar="SIZE", help="memory of its heap (default: 280k, as much as a Pico W's)")
+    sub = add("test", _test, "Run the portable tests on a board, over its serial line; its flash stays as it is.")
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument("--port", metavar="PORT", help="where the board is (default: the one that is plugged in)")
+    where.add_argument("--virtual", action="store_true", help="on a virtual board")
+    sub.add_argument("--tests", metavar="DIR", help="tests/portable of the project's sources (default: the checkout's)")
+    sub.add_argument("-k", metavar="TEXT", default="", help="only tests with this in their name")
+    sub.add_argument("file", nargs="*", metavar="FILE", help="only these files, such as test_queue.py")
     return top
 
 

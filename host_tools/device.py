@@ -22,6 +22,7 @@ import time
 from collections import namedtuple
 
 import serial
+import serial.tools.list_ports
 from mpremote.transport import TransportError
 from mpremote.transport_serial import SerialTransport
 
@@ -107,6 +108,18 @@ def _why(port):
     return BoardError(f"{port} could not be opened at first, and can be now: try again")
 
 
+def find():
+    """The port of the one board that is plugged in. Raises BoardError when there is none, or more than one."""
+    ports = sorted(p.device for p in serial.tools.list_ports.comports() if p.vid is not None)
+    if not ports:
+        raise BoardError(
+            "no board was found: plug it in, with a cable that carries data, or name its port: --port /dev/ttyACM0"
+        )
+    if len(ports) > 1:
+        raise BoardError(f"there is more than one board ({', '.join(ports)}): name the port of the right one: --port")
+    return ports[0]
+
+
 def connect(port, timeout=TIMEOUT):
     """A Board at this port, in the raw REPL: what ran on it is interrupted, nothing is reset. Raises BoardError."""
     port = os.fspath(port)
@@ -134,6 +147,7 @@ class Board:
         self.line = line
         self._hashes = False
         self._info = None
+        self._timeout = line.serial.timeout  # which a mount changes
 
     @contextlib.contextmanager
     def _talk(self, doing="talking to it"):
@@ -199,8 +213,12 @@ class Board:
             self.line.exec_raw_no_follow(code)
 
     def soft_reset(self, timeout=TIMEOUT):
-        """A soft reset into the raw REPL: boot.py is run, main.py is not."""
+        """A soft reset into the raw REPL: boot.py is run, main.py is not. What was mounted is no more."""
         self._hashes = False
+        if self.line.mounted:
+            self.line.mounted = False
+            self.line.serial = self.line.serial.orig_serial
+            self.line.serial.timeout = self._timeout
         with self._talk("it made a soft reset"):
             self.line.enter_raw_repl(soft_reset=True, timeout_overall=timeout)
 

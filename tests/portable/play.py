@@ -282,6 +282,39 @@ class RamFlash:
         return {4: len(self.data), 5: self.BLOCK}.get(op, 0)
 
 
+class SparseFlash:
+    """The same for a board, whose heap holds no whole flash: only the pages that were written take memory."""
+
+    def __init__(self, blocks):
+        self.blocks = blocks
+        self.pages = {}  # number of a page: its octets
+
+    def readblocks(self, n, buf, offset=0):
+        at = n * 16 + offset // 256
+        offset %= 256
+        done = 0
+        while done < len(buf):
+            size = min(256 - offset, len(buf) - done)
+            page = self.pages.get(at)
+            buf[done : done + size] = memoryview(page)[offset : offset + size] if page else b"\xff" * size
+            done += size
+            at += 1
+            offset = 0
+
+    def writeblocks(self, n, buf, offset=0):
+        assert not offset % 256 and not len(buf) % 256, "a part of a page is written"
+        at = n * 16 + offset // 256
+        buf = memoryview(buf)
+        for i in range(len(buf) // 256):
+            self.pages[at + i] = bytes(buf[256 * i : 256 * i + 256])
+
+    def ioctl(self, op, arg):
+        if op == 6:
+            for at in range(16 * arg, 16 * arg + 16):
+                self.pages.pop(at, None)
+        return {4: self.blocks, 5: 4096}.get(op, 0)
+
+
 class Flash:
     """An empty directory, `with Flash() as path`: in a littlefs on MicroPython, in a temporary
     directory of this computer on CPython."""
@@ -291,13 +324,16 @@ class Flash:
 
     def __enter__(self):
         if MICROPYTHON:
+            import gc
+
             import vfs
 
             try:
                 vfs.umount("/t")  # a test that failed has left it
             except OSError:
                 pass
-            flash = RamFlash(self.blocks)
+            gc.collect()
+            flash = (RamFlash if gc.mem_free() > 4 * self.blocks * 4096 // 3 else SparseFlash)(self.blocks)
             vfs.VfsLfs2.mkfs(flash, progsize=256, readsize=256)
             vfs.mount(vfs.VfsLfs2(flash, progsize=256, readsize=256), "/t")
             return "/t"

@@ -58,13 +58,8 @@ def run(function):
         asyncio.run(result)
 
 
-def main(path, *only):
-    here = directory(__file__)
-    root = here + "/../.."
-    for place in (root + "/tests/sim", root + "/firmware", root + "/lib", here, directory(path)):
-        sys.path.insert(0, place)
-    module = __import__(path[path.rfind("/") + 1 :].rsplit(".", 1)[0])
-    names = only or sorted(n for n in dir(module) if n.startswith("test_"))
+def each(module, names):
+    """Runs these tests of a module; gives how many failed."""
     failed = 0
     for name in names:
         try:
@@ -75,7 +70,17 @@ def main(path, *only):
             print("FAIL", name)
         else:
             print("PASS", name)
-    return 1 if failed or not names else 0
+    return failed
+
+
+def main(path, *only):
+    here = directory(__file__)
+    root = here + "/../.."
+    for place in (root + "/tests/sim", root + "/firmware", root + "/lib", here, directory(path)):
+        sys.path.insert(0, place)
+    module = __import__(path[path.rfind("/") + 1 :].rsplit(".", 1)[0])
+    names = only or sorted(n for n in dir(module) if n.startswith("test_"))
+    return 1 if each(module, names) or not names else 0
 
 
 if __name__ == "__main__":

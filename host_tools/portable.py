@@ -1,0 +1,189 @@
+"""`edgepost test`: the tests of tests/portable on a board, over its serial line.
+
+The board's flash stays as it is: library, firmware and tests are compiled for its MicroPython into a directory of this
+computer that it sees as /remote. A batch is tests of one file, after a soft reset; of the file only they are sent. When
+memory does not suffice, the batch is run again in halves, and a test that does not fit alone is skipped, and told.
+"""
+
+import ast
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import build, device, virtual
+from .errors import UserError
+
+SILENCE = 180  # seconds after which a test that says nothing is given up
+HELPERS = ("expect", "play", "nor", "run", "world")
+
+
+def find_tests(named=None):
+    """The directory with the tests: as named, or that of the checkout. Raises UserError."""
+    here = Path(__file__).resolve().parents[1]
+    places = [Path(named)] if named else [Path("tests/portable"), here / "tests/portable"]
+    for place in places:
+        if (place / "run.py").is_file():
+            return place
+    raise UserError(
+        f"there are no tests in {places[0]}: they are not part of the installed package. Get the project's sources, and"
+        " name their directory: --tests edgepost/tests/portable"
+    )
+
+
+def names_of(source):
+    """The tests of a file, in its order."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return [node.name for node in ast.parse(source).body if isinstance(node, kinds) and node.name.startswith("test_")]
+
+
+def only(source, names):
+    """The source of a file without its other tests; its lines keep their numbers."""
+    lines = source.split("\n")
+    for node in ast.parse(source).body:
+        name = getattr(node, "name", "")
+        if name.startswith("test_") and name not in names:
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            lines[first - 1 : node.end_lineno] = [""] * (node.end_lineno - first + 1)
+    return "\n".join(lines)
+
+
+class Run:
+    """The tests on one board. `results` has (file, test, outcome, what was said) of each."""
+
+    def __init__(self, board, tests, stage, say=print):
+        self.board, self.root, self.say = board, stage, say
+        self.stage = stage = stage / "portable"
+        self.results = []
+        if (tests.parent / "devices").is_dir():  # transcripts that tests read
+            shutil.copytree(tests.parent / "devices", self.root / "devices")
+        info = board.info()
+        shutil.copytree(build.build(info.mpy, say), stage, dirs_exist_ok=True)
+        cross, version = build.compiler() or (None, "")
+        self.cross = cross if info.mpy and version == build.mpy_version(info.mpy) else None
+        self.arch = build.mpy_arch(info.mpy)
+        for path in [*build.simulated().glob("*.py"), *(tests / f"{name}.py" for name in HELPERS)]:
+            if path.is_file() and path.name != "power_on.py":
+                self.put(path.name, path.read_text())
+
+    def put(self, name, source):
+        """Puts a module where the board finds it, compiled when that is possible."""
+        target = self.stage / name
+        target.write_text(source)
+        if self.cross:
+            command = [self.cross, *([f"-march={self.arch}"] if self.arch else []), "-s", name, str(target)]
+            if subprocess.run(command, capture_output=True).returncode == 0:
+                target.unlink()
+
+    def file(self, path, names):
+        """Runs tests of a file."""
+        source = path.read_text()
+        waiting = [names]
+        while waiting:
+            batch = waiting.pop(0)
+            self.put(path.name, only(source, batch))
+            said, error = self.batch(path.stem, batch)
+            short = [n for n in batch if "MemoryError" in said.get(n, ("", ""))[1] or n not in said]
+            full = "MemoryError" in error or "memory allocation failed" in error
+            for name in batch:
+                if name not in short:
+                    self.result(path, name, *said[name])
+            if len(batch) == 1 and short:
+                what = said.get(short[0], ("", error))[1]
+                fits = not full and "MemoryError" not in what
+                self.result(path, short[0], "FAILED" if fits else "SKIPPED", what if fits else "does not fit its heap")
+            elif short:
+                half = (len(short) + 1) // 2
+                waiting[:0] = [part for part in (short[:half], short[half:]) if part]
+            (self.stage / path.with_suffix(".mpy").name).unlink(missing_ok=True)
+            (self.stage / path.name).unlink(missing_ok=True)
+
+    def batch(self, module, names):
+        """Runs tests in one go; gives {name: (outcome, what was said)} of those that ended, and why it broke off."""
+        said, about, rest = {}, [], bytearray()
+
+        def take(data):
+            rest.extend(data)
+            while b"\n" in rest:
+                line, _, after = bytes(rest).partition(b"\n")
+                rest[:] = after
+                line = line.decode("utf-8", "replace").rstrip("\r").lstrip("\x04")
+                word, _, name = line.partition(" ")
+                if word in ("PASS", "FAIL") and name in names:
+                    said[name] = (word + "ED", "\n".join(about))
+                    about.clear()
+                else:
+                    about.append(line)
+
+        self.board.soft_reset()
+        self.board.mount(self.root)
+        code = "import gc, os\nos.chdir('/remote/portable')\nimport run\ngc.collect()\n"
+        code += f"run.each(__import__({module!r}), {names!r})"
+        error = ""
+        try:
+            self.board.exec(code, SILENCE, take)
+        except device.Raised as e:
+            error = e.trace
+        except device.TimedOut:
+            error = f"said nothing for {SILENCE} s, and was given up"
+            self.board.interrupt()
+        return said, "\n".join([*about, error])
+
+    def result(self, path, name, outcome, said):
+        self.results.append((path, name, outcome, said))
+        self.say(f"{path.name}::{name} {outcome}")
+
+
+def summary(results, info, seconds, say):
+    """Tells what failed and how many did what; gives the exit status."""
+    for path, name, outcome, said in results:
+        if outcome == "FAILED":
+            say(f"\n____ {path.name}::{name} ____\n{said}")
+    for path, name, outcome, said in results:
+        if outcome == "SKIPPED":
+            say(f"SKIPPED {path.name}::{name}: {said}")
+    count = {kind: sum(r[2] == kind for r in results) for kind in ("FAILED", "PASSED", "SKIPPED")}
+    parts = ", ".join(f"{n} {kind.lower()}" for kind, n in count.items() if n) or "no tests ran"
+    version = ".".join(str(n) for n in info.version if n != "")
+    say(f"==== {parts} in {seconds:.0f} s on {info.machine or info.platform}, MicroPython {version} ====")
+    return 1 if count["FAILED"] or not count["PASSED"] else 0
+
+
+def run(port=None, on_virtual=False, tests=None, words="", files=(), say=None):
+    """`edgepost test`: gives the exit status."""
+    say = say or (lambda line: print(line, flush=True))
+    tests = find_tests(tests)
+    chosen = []
+    for path in sorted(tests.glob("test_*.py")):
+        if not files or path.name in files or path.stem in files:
+            names = [n for n in names_of(path.read_text()) if words in f"{path.name}::{n}"]
+            if names:
+                chosen.append((path, names))
+    if not chosen:
+        raise UserError("no test has that name; `edgepost test` without -k and files runs all of them")
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="edgepost-test-") as work:
+        there = virtual.VirtualBoard(Path(work) / "board", log=say) if on_virtual else None
+        try:
+            if there:
+                there.power(True)
+                port = there.port
+            with device.connect(port or device.find()) as board:
+                info = board.info()
+                say(f"edgepost: tests on {info.machine or info.platform} at {board.port}, {info.heap_free} octets free")
+                stage = Path(work).resolve() / "stage"
+                stage.mkdir()
+                here = Run(board, tests, stage, say)
+                try:
+                    for path, names in chosen:
+                        here.file(path, names)
+                except (KeyboardInterrupt, device.Gone) as e:
+                    print(f"edgepost: {e or 'interrupted'}", file=sys.stderr)
+                    summary(here.results, info, time.monotonic() - start, say)
+                    return 130 if isinstance(e, KeyboardInterrupt) else 2
+                return summary(here.results, info, time.monotonic() - start, say)
+        finally:
+            if there:
+                there.close()

@@ -1,0 +1,76 @@
+"""`edgepost test`: the portable tests on a virtual board."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from harness import edgepost
+
+PORTABLE = Path(__file__).resolve().parents[1] / "portable"
+
+
+@pytest.fixture
+def tests(tmp_path):
+    """A directory like tests/portable with few tests in it."""
+    where = tmp_path / "checkout" / "portable"
+    where.mkdir(parents=True)
+    for name in ("run.py", "expect.py", "play.py"):
+        shutil.copy(PORTABLE / name, where)
+    return where
+
+
+def run(tests, *words):
+    return edgepost("test", "--virtual", "--tests", tests, *words, timeout=120)
+
+
+def test_real_ones_pass_on_a_board():
+    done = run(PORTABLE, "test_queue", "-k", "delivered")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_queue.py::test_a_delivered_mail_is_gone_for_good PASSED" in done.stdout
+    assert " passed in " in done.stdout and "Pico W with RP2040 (virtual), MicroPython 1." in done.stdout
+
+
+FAILS = """
+from expect import eq
+
+async def test_it_passes():
+    eq(2, 2)
+
+def test_it_fails():
+    eq(1,
+       2)
+
+def test_it_is_too_big():
+    bytearray(1000000)
+
+def test_it_raises():
+    raise ValueError("of no use")
+"""
+
+
+def test_what_fails_is_told_with_its_traceback_and_what_does_not_fit_is_skipped(tests):
+    (tests / "test_mixed.py").write_text(FAILS)
+    done = run(tests)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 1
+    for line in ("passes PASSED", "fails FAILED", "is_too_big SKIPPED", "raises FAILED"):
+        assert f"test_mixed.py::test_it_{line}" in lines
+    assert "AssertionError: got 1, wanted 2" in lines and "ValueError: of no use" in lines
+    assert any(line.endswith("line 8, in test_it_fails") for line in lines), done.stdout
+    assert "SKIPPED test_mixed.py::test_it_is_too_big: does not fit its heap" in lines
+    assert lines[-1].startswith("==== 2 failed, 1 passed, 1 skipped in ")
+
+
+def test_a_batch_that_does_not_fit_is_run_in_parts(tests):
+    big = "".join(f"def test_{n}():\n    kept.append(bytearray(60000))\n\n" for n in range(4))
+    (tests / "test_big.py").write_text("kept = []\n\n" + big)
+    done = run(tests)
+    assert done.returncode == 0 and "==== 4 passed in " in done.stdout, done.stdout
+
+
+def test_no_tests_is_told(tmp_path, tests):
+    done = edgepost("test", "--virtual", "--tests", tmp_path)
+    assert done.returncode == 2 and "there are no tests in" in done.stderr and "--tests" in done.stderr
+    (tests / "test_one.py").write_text("def test_one():\n    pass\n")
+    done = run(tests, "-k", "two")
+    assert done.returncode == 2 and "no test has that name" in done.stderr

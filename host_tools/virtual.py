@@ -11,6 +11,7 @@ the raw REPL. Linux only: macOS does not tell whether a program runs.
 
 import contextlib
 import errno
+import json
 import os
 import pty
 import select
@@ -36,7 +37,7 @@ ON, REPL = b"\x1eon\x1e", b"\x1erepl\x1e"  # what power.py says
 RAW = b"raw REPL; CTRL-B to exit\r\n>"
 WORLD = '{"wifi": {"virtual": {"key": "no real network"}}, "pins": {}, "celsius": 25}\n'
 MOST = 65536  # octets that wait for one who is slow
-RESET = 3  # exit status of machine.reset()
+RESET, SLEEP = 3, 4  # exit status of machine.reset() and machine.deepsleep()
 
 
 class VirtualBoard:
@@ -60,7 +61,9 @@ class VirtualBoard:
         self.state = unix.State(state)
         self.world = self.state.path.absolute() / "world.json"
         self.image = self.state.image.absolute()
+        self.asleep = self.state.path.absolute() / "sleep.json"  # what lasts in deep sleep
         self.process = self.sock = None
+        self.wakes = None  # time.monotonic() when deep sleep ends
         self.link = None
         self.resets = 0  # of any kind since it was made
         self._lock = self.state.lock()
@@ -155,11 +158,12 @@ class VirtualBoard:
     def _start(self, cause, raw=False):
         ours, theirs = socket.socketpair()
         platform, machine, _ = BOARDS[self.kind]
+        around = {"EDGEPOST_SIM_CAUSE": cause, "EDGEPOST_SIM_SLEEP": str(self.asleep)}
         self.process = subprocess.Popen(
             [self.micropython.path, "-X", f"heapsize={self.heapsize}", "-i", Path(__file__).with_name("power.py"),
              self.image, str(self.blocks), platform, machine, self.simulated, self.world, "raw" if raw else "main"],
             stdin=theirs, stdout=theirs, stderr=theirs, pass_fds=[self._lock], start_new_session=True,
-            cwd=self.state.path, umask=0o077, env={**os.environ, "EDGEPOST_SIM_CAUSE": cause},
+            cwd=self.state.path, umask=0o077, env={**os.environ, **around},
         )  # fmt: skip
         theirs.close()
         ours.setblocking(False)
@@ -173,6 +177,7 @@ class VirtualBoard:
         self.to_board = b""
 
     def _stop(self):
+        self.wakes = None
         if self.process:
             self.process.kill()
             self.process.wait()
@@ -202,7 +207,13 @@ class VirtualBoard:
         if not away:
             wants = select.POLLIN if not self.sock or len(self.to_board) < MOST else 0
             poll.register(self.master, wants | (select.POLLOUT if self.to_port else 0))
-        ready = dict(poll.poll(50 if away else None))
+        wait = 50 if away else None
+        if self.wakes:
+            wait = max(0, min(wait or 1000, int(1000 * (self.wakes - time.monotonic())) + 1))
+        ready = dict(poll.poll(wait))
+        if self.wakes and time.monotonic() >= self.wakes:
+            self.wakes = None
+            self._start("deep sleep")
         if self._ask in ready:
             os.read(self._ask, 100)
             self._obey()
@@ -354,6 +365,9 @@ class VirtualBoard:
         self.sock.close()
         self.process = self.sock = None
         if not started:
+            return
+        if status == SLEEP:
+            self.wakes = time.monotonic() + json.loads(self.asleep.read_bytes())["ms"] / 1000
             return
         if status < 0 or status == RESET:
             if status < 0:

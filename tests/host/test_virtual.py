@@ -162,6 +162,15 @@ if 'done' not in os.listdir():
     assert mpremote(board.link, "exec", "import os; print(sorted(os.listdir()))") == "['done', 'main.py']\n"
 
 
+def test_a_board_in_deep_sleep_wakes_and_its_memory_is_kept(tmp_path):
+    with virtual.VirtualBoard(tmp_path / "state", "esp32") as board, Terminal(board) as user:
+        sleep = b"import machine; machine.RTC().memory(b'kept'); machine.deepsleep(300)\r"
+        user.type(b"1 + 1\r", b"\r\n2\r\n>>> ")
+        user.type(sleep, b"information.\r\n>>> ")
+        said = user.type(b"import machine; machine.reset_cause(), machine.RTC().memory()\r", b")\r\n")
+        assert b"(4, b'kept')\r\n" in said
+
+
 def test_two_of_them_never_share_a_flash(board):
     with pytest.raises(UserError, match="running on"):
         virtual.VirtualBoard(board.state.path)

@@ -2,7 +2,7 @@
 
 The board's flash stays as it is: library, firmware and tests are compiled for its MicroPython into a directory of this
 computer that it sees as /remote. A batch is tests of one file, after a soft reset; of the file only they are sent. When
-memory does not suffice, the batch is run again in halves, and a test that does not fit alone is skipped, and told.
+memory does not suffice, what failed is run again in halves, and a test that does not fit alone is skipped, and told.
 """
 
 import ast
@@ -85,14 +85,14 @@ class Run:
             batch = waiting.pop(0)
             self.put(path.name, only(source, batch))
             said, error = self.batch(path.stem, batch)
-            short = [n for n in batch if "MemoryError" in said.get(n, ("", ""))[1] or n not in said]
-            full = "MemoryError" in error or "memory allocation failed" in error
+            # One that fails in a batch may lack the memory that the others took, however it says so.
+            short = [n for n in batch if said.get(n, ("FAILED", ""))[0] == "FAILED"]
             for name in batch:
                 if name not in short:
                     self.result(path, name, *said[name])
             if len(batch) == 1 and short:
                 what = said.get(short[0], ("", error))[1]
-                fits = not full and "MemoryError" not in what
+                fits = "MemoryError" not in what and "memory allocation failed" not in what
                 self.result(path, short[0], "FAILED" if fits else "SKIPPED", what if fits else "does not fit its heap")
             elif short:
                 half = (len(short) + 1) // 2

@@ -66,6 +66,7 @@ class VirtualBoard:
         self.wakes = None  # time.monotonic() when deep sleep ends
         self.link = None
         self.resets = 0  # of any kind since it was made
+        self.fuse = None  # octets that come from the port until the cable is pulled; power(True) plugs it in again
         self._lock = self.state.lock()
         self.master = -1
         try:
@@ -254,6 +255,15 @@ class VirtualBoard:
             if e.errno != errno.EIO:
                 raise
             return
+        if self.fuse is not None:
+            data = data[: self.fuse]
+            self.fuse -= len(data)
+            if not self.fuse:
+                self.fuse = None
+                self._stop()
+                os.close(self.master)
+                self._open(self.link)
+                return
         if self.sock:
             self.to_board += data
 

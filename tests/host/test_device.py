@@ -128,3 +128,17 @@ def test_a_board_that_is_unplugged_is_told(tmp_path):
     with pytest.raises(device.Gone, match="unplugged or reset. Plug it in, and run the command again"):
         board.exec("print(1)")
     board.close()
+
+
+def test_a_cable_that_is_pulled_while_a_file_is_written_leaves_the_old_file(tmp_path):
+    with virtual.VirtualBoard(tmp_path / "state", link=tmp_path / "port") as there:
+        with device.connect(there.link) as board:
+            board.write("/kept", b"before")
+        for fuse in (40, 400, 2000):
+            with device.connect(there.link) as board:
+                there.fuse = fuse
+                with pytest.raises(device.Gone):
+                    board.write("/kept", bytes(5000))
+            there.power(True)
+            with device.connect(there.link) as board:
+                assert board.read_file("/kept") == b"before"

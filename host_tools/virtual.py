@@ -10,6 +10,7 @@ the raw REPL. Linux only: macOS does not tell whether a program runs.
 """
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -158,6 +159,7 @@ class VirtualBoard:
 
     def _start(self, cause, raw=False):
         ours, theirs = socket.socketpair()
+        prctl = ctypes.CDLL(None).prctl
         platform, machine, _ = BOARDS[self.kind]
         around = {"EDGEPOST_SIM_CAUSE": cause, "EDGEPOST_SIM_SLEEP": str(self.asleep)}
         self.process = subprocess.Popen(
@@ -165,6 +167,8 @@ class VirtualBoard:
              self.image, str(self.blocks), platform, machine, self.simulated, self.world, "raw" if raw else "main"],
             stdin=theirs, stdout=theirs, stderr=theirs, pass_fds=[self._lock], start_new_session=True,
             cwd=self.state.path, umask=0o077, env={**os.environ, **around},
+            # When the computer's side is killed, it does not live on: PR_SET_PDEATHSIG, of this thread.
+            preexec_fn=lambda: prctl(1, signal.SIGKILL),
         )  # fmt: skip
         theirs.close()
         ours.setblocking(False)

@@ -190,6 +190,17 @@ def test_the_command_tells_its_port_and_ends_cleanly(tmp_path):
     assert not link.is_symlink()
 
 
+def test_a_command_that_is_killed_leaves_a_flash_that_can_be_used_at_once(tmp_path):
+    command = [sys.executable, "-m", "edgepost", "virtual", "--state", tmp_path / "s", "--link", tmp_path / "port"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        mpremote(tmp_path / "port", "exec", "f = open('kept', 'w'); f.close()")
+        mpremote(tmp_path / "port", "exec", "--no-follow", "while True: pass")
+        process.kill()
+    with virtual.VirtualBoard(tmp_path / "s", link=tmp_path / "port") as board:
+        assert "kept" in mpremote(board.link, "fs", "ls")
+
+
 def test_a_board_that_is_none_is_told(tmp_path):
     done = edgepost("virtual", "--board", "toaster", "--state", tmp_path / "s")
     assert done.returncode == 2 and "toaster is no virtual board; there are: pico_w, esp32" in done.stderr

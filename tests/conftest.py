@@ -42,7 +42,9 @@ def find_micropython():
 def pytest_generate_tests(metafunc):
     if PORTABLE in metafunc.definition.path.parents:
         metafunc.fixturenames.append("interpreter")
-        metafunc.parametrize("interpreter", ["cpython", "micropython"])
+        # The tests of a file run in one process on MicroPython: its start costs more than most tests.
+        group = pytest.mark.xdist_group(f"micropython {metafunc.definition.path.stem}")
+        metafunc.parametrize("interpreter", ["cpython", pytest.param("micropython", marks=group)])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -62,12 +64,9 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items):
-    """The tests of a file run in one process on MicroPython: its start costs more than most tests."""
-    for item in items:
+def pytest_collection_finish(session):
+    for item in session.items:
         if PORTABLE in item.path.parents and item.callspec.params["interpreter"] == "micropython":
-            item.add_marker(pytest.mark.xdist_group(f"micropython {item.path.stem}"))
             together.setdefault(item.path, []).append(item.originalname)
 
 

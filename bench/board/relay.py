@@ -9,7 +9,7 @@ import asyncio
 import sys
 import time
 
-from ram import mount
+from ram import PAGE, mount
 from smtp import relay as module
 from smtp.message import compose
 from smtp.queue import Queue
@@ -28,7 +28,7 @@ class Clock:
 
 
 async def main(host, port, count, octets, ca, user, password):
-    mount(64 + count)
+    mount(64 + count, read=4 * PAGE)  # as `edgepost run` does where memory is not short
     queue = Queue("/flash/spool", count * 8192, count + 1)
     for _ in range(count):
         pieces = list(compose(SENDER, RCPTS, "bench", "x" * 60, 1800000000))

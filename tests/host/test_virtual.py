@@ -167,7 +167,7 @@ def test_a_board_in_deep_sleep_wakes_and_its_memory_is_kept(tmp_path):
         sleep = b"import machine; machine.RTC().memory(b'kept'); machine.deepsleep(300)\r"
         user.type(b"1 + 1\r", b"\r\n2\r\n>>> ")
         user.type(sleep, b"information.\r\n>>> ")
-        said = user.type(b"import machine; machine.reset_cause(), machine.RTC().memory()\r", b")\r\n")
+        said = user.type(b"import machine; machine.reset_cause(), machine.RTC().memory()\r", b"')\r\n")
         assert b"(4, b'kept')\r\n" in said
 
 

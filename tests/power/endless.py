@@ -140,7 +140,7 @@ def main(path, count):
           "erased %d to %d times" % (blocks, BLOCKS, blocks_after, flash.programmed // (WARM + count),
                               sum(flash.wear) / (WARM + count), min(flash.wear), max(flash.wear)))
     assert heap_after <= heap + 1024, "the heap has grown"
-    assert piece_after >= piece * 3 // 4, "the heap is in pieces"
+    assert piece_after >= 8192, "the heap is in pieces"  # nothing that the gateway does needs half of that at once
     assert blocks_after >= blocks, "the flash has shrunk"
 
 

@@ -23,6 +23,7 @@ ROOT = "/n"
 PRIORITIES = ("urgent", "normal", "low")
 WARM = 500  # alerts after which all is loaded and all caches are full
 QUARTER = 900
+PARTS = 8  # after each of which is measured
 
 
 class Image:
@@ -114,7 +115,7 @@ def measure():
 
 
 def main(path, count):
-    count = int(count)
+    count = int(count) // PARTS * PARTS
     flash = Image(path)
     vfs.VfsLfs2.mkfs(flash, progsize=PAGE, readsize=PAGE)
     vfs.mount(vfs.VfsLfs2(flash, progsize=PAGE, readsize=PAGE), ROOT)
@@ -124,23 +125,28 @@ def main(path, count):
     async def story():
         await world.live(0, WARM)
         figures.append(measure())
-        await world.live(WARM, count)
-        figures.append(measure())
+        for n in range(PARTS):
+            await world.live(WARM + n * (count // PARTS), count // PARTS)
+            figures.append(measure())
 
     world.run(story())
-    (heap, piece, blocks), (heap_after, piece_after, blocks_after) = figures
+    heap, _, blocks = figures[0]
+    heap_after, _, blocks_after = figures[-1]
+    pieces = [figure[1] for figure in figures[1:]]
+    first, last = max(pieces[: PARTS // 2]), max(pieces[PARTS // 2 :])
     assert world.taken == WARM + count, "%d of %d came" % (world.taken, WARM + count)
     assert os.listdir(ROOT + "/spool") == []
     vfs.umount(ROOT)
     print("%d alerts, all came once and in order, %d waited at most; %d days" % (
         count, world.most, world.clock.uptime() // 86400))
-    print("heap: %d octets in use before, %d after; the largest free piece %d before, %d after" % (
-        heap, heap_after, piece, piece_after))
+    print("heap: %d octets in use before, %d after; the largest free piece %s" % (
+        heap, heap_after, ", ".join(str(piece) for piece in pieces)))
     print("flash: %d blocks of %d free before, %d after; %d octets programmed and %.2f erases an alert; a block was "
           "erased %d to %d times" % (blocks, BLOCKS, blocks_after, flash.programmed // (WARM + count),
                               sum(flash.wear) / (WARM + count), min(flash.wear), max(flash.wear)))
     assert heap_after <= heap + 1024, "the heap has grown"
-    assert piece_after >= 8192, "the heap is in pieces"  # nothing that the gateway does needs half of that at once
+    # It goes up and down between 16 and 48 KB with what happens to lie where; what counts is that it does not go down.
+    assert last >= first // 2, "the heap is in pieces"
     assert blocks_after >= blocks, "the flash has shrunk"
 
 

@@ -15,6 +15,6 @@ def relay(bench):
             args = ("localhost", port, count, _ALERT)
             ours, peer = bench.rates(
                 lambda a=args, b=login: count / times(bench.board("relay.py", *a, *b, heap="8m"))[1] * 1000,
-                lambda a=args, b=login: count / times(bench.python("bench.peer_client", *a, "one", *b))[1] * 1000,
+                lambda a=args, b=login: count / times(bench.python("bench.peer_client", *a, "alert", *b))[1] * 1000,
             )
             yield ratio_row(f"relay over TLS, {count} alerts by {way} / smtplib{note}", ours, peer, 1, "mail/s")

@@ -72,6 +72,7 @@ class Client:
         self.window_bytes = 65536
         self.buf = None
         self.hurry = 0  # ms for each reply once sending has failed
+        self.ahead = None  # the job that was fetched before its turn
 
     def unasked(self):
         """SMTPError when there is a reply to nothing: which one belongs to what could not be told any more."""
@@ -160,16 +161,16 @@ class Client:
         each job it was given has had its done() by then."""
         flying = []  # (what is answered, job) in the order of the replies to come
         job = None
+        self.source = source
         try:
             while True:
-                job = source.next()
+                job = self.next()
+                self.ahead = None
                 if job is None:
                     if not flying:
                         return
                     yield from self.settle(flying)
                     continue
-                job.result = [None] * len(job.rcpts)
-                job.nomail = job.refused = None  # MAIL's refusal; the first refused chunk
                 yield from self.offer(job, flying)
                 job = None
         except SMTPError as e:
@@ -189,9 +190,18 @@ class Client:
         finally:
             self.give_up(flying, job)
 
+    def next(self):
+        """The job that comes next, or None."""
+        job = self.ahead or self.source.next()
+        if job is not None and self.ahead is None:
+            job.result = [None] * len(job.rcpts)
+            job.nomail = job.refused = None  # MAIL's refusal; the first refused chunk
+        return job
+
     def give_up(self, flying, job):
         """What had no answer stays undecided; a recipient who was refused for good stays refused."""
-        for j in self.jobs(flying) + [job]:
+        ahead, self.ahead = self.ahead, None
+        for j in self.jobs(flying) + [job, ahead]:
             if j is not None and j.result is not None:
                 j.done([r if r and r[0] >= 500 else None for r in [j.nomail or r or j.refused for r in j.result]])
                 j.result = None
@@ -200,7 +210,7 @@ class Client:
         """The mails that are in flight."""
         jobs = []
         for _, job in flying:
-            if job is not None and job not in jobs:
+            if job is not None and not (jobs and jobs[-1] is job):  # "in" compares, which takes its time
                 jobs.append(job)
         return jobs
 
@@ -240,6 +250,8 @@ class Client:
             yield from self.send_chunks(job, flying, fast)
         else:
             self.say(b"DATA", _DATA, job, flying)
+            yield SEND
+            self.ahead = self.next()  # while the server is at work
             while flying:  # all that came before is answered first
                 kind, other = flying[0]
                 reply = yield from self.settle(flying)
@@ -314,6 +326,7 @@ class Client:
                 rest -= n
                 io.out += mv[:n]
             self.whole(flying)
+            yield SEND
             if not fast:
                 yield from self.drain(flying)
             return

@@ -49,6 +49,7 @@ _ROW = const(4)  # key, due, attempts, octets
 _HELD = const(0x3FFFFFFF)  # due: taken and not yet given back
 _NUMBER = const(0xFFFFFFF)  # the bits of a key that count
 _TRAILER = const(10)
+_SMALL = const(1024)
 _HEAD = const(65536)  # octets of envelope, more than 100 recipients can need
 _LOW = const(65536)  # octets of free flash from which on care is taken
 _STRIDE = const(13)  # a mail that arrives asks for room every 8 KB
@@ -649,40 +650,61 @@ class Mail:
         self.queue = queue
         self.key = key
         self.path = path
-        buf = bytearray(512)
-        mv = memoryview(buf)
+        self.kept = None  # a small file as a whole, until it is sent: to open it once more costs as much as all else
         with open(path, "rb") as f:
-            total = f.seek(0, 2)
-            f.seek(0)
-            head = b""
-            while head[-1:] != b"\n" and len(head) < min(total, _HEAD):
-                head += f.readline(512)
-            if head[:4] == b"ABRT":
+            data = f.read(_SMALL)
+            if data[:4] == b"ABRT":
                 raise Aborted()
-            crc = binascii.crc32(head)
-            left = total - len(head) - _TRAILER
-            if left < 0 or head[:1] != b"{":
-                raise ValueError("cut short")
-            self.start = len(head)
-            self.size = left
-            while left:
-                n = f.readinto(mv[:left] if left < 512 else mv)
-                if not n:
-                    raise ValueError("cut short")
-                crc = binascii.crc32(mv[:n], crc)
-                left -= n
-            bits = f.read(1)
-            if bits not in (b"7", b"8") or f.read(_TRAILER) != b"%08x\n" % binascii.crc32(bits, crc):
-                raise ValueError("the check sum does not match")
+            self.start = data.find(b"\n") + 1
+            if len(data) < _SMALL:
+                self.size = len(data) - self.start - _TRAILER
+                head = data[: self.start]
+                trailer = data[-_TRAILER:]
+                crc = binascii.crc32(data[: -_TRAILER + 1])
+                self.kept = memoryview(data)
+            else:
+                head, trailer, crc = self.verify(f)
+        if self.size < 0 or head[:1] != b"{":
+            raise ValueError("cut short")
+        bits = trailer[:1]
+        if bits not in (b"7", b"8") or trailer[1:] != b"%08x\n" % crc:
+            raise ValueError("the check sum does not match")
         self.meta = json.loads(head)
         self.eight = bits == b"8"
         self.left = self.size
         self.f = None
 
+    def verify(self, f):
+        """Reads a file that is not small: its envelope, its trailer, and the check sum that should stand there."""
+        buf = bytearray(512)
+        mv = memoryview(buf)
+        total = f.seek(0, 2)
+        f.seek(0)
+        head = b""
+        while head[-1:] != b"\n" and len(head) < min(total, _HEAD):
+            head += f.readline(512)
+        crc = binascii.crc32(head)
+        self.start = len(head)
+        self.size = left = total - len(head) - _TRAILER
+        while left > 0:
+            n = f.readinto(mv[:left] if left < 512 else mv)
+            if not n:
+                raise ValueError("cut short")
+            crc = binascii.crc32(mv[:n], crc)
+            left -= n
+        trailer = f.read(_TRAILER)
+        return head, trailer, binascii.crc32(trailer[:1], crc)
+
     def read(self, buf):
         """Fills `buf` from the mail, returns how many octets, 0 at its end."""
         if not self.left:
             return 0
+        if self.kept:
+            n = min(len(buf), self.left)
+            at = self.start + self.size - self.left
+            buf[:n] = self.kept[at : at + n]
+            self.left -= n
+            return n
         if self.f is None:
             self.f = open(self.path, "rb")
             self.f.seek(self.start)
@@ -698,6 +720,7 @@ class Mail:
         self.left = self.size
 
     def close(self):
+        self.kept = None
         if self.f:
             self.f.close()
             self.f = None

@@ -365,15 +365,15 @@ class Relay:
             n = job.index[at]
             to = job.rcpts[at]
             code, enhanced, text = result
-            said = "%d %s %s" % (code, enhanced, text.replace("\n", " "))
-            if code == 503 or 530 <= code < 540:
-                code = 450  # about the order of commands, TLS or AUTH (RFC 5321, 4954): no fault of this mail
             if code < 300:
                 done |= 1 << n
                 self.log("%s delivered to %s" % (ident, to))
                 if not job.dsn and "n" in mail.meta:
                     notices.append((n, to, "relayed", result))
                 continue
+            said = "%d %s %s" % (code, enhanced, text.replace("\n", " "))
+            if code == 503 or 530 <= code < 540:
+                code = 450  # about the order of commands, TLS or AUTH (RFC 5321, 4954): no fault of this mail
             throttled = throttled or self.throttled(job.host, result)
             sender = code >= 500 and self.is_about_sender(job, code, enhanced, text)
             if code < 500 or throttled or sender:
@@ -466,19 +466,17 @@ class Job:
             if abs(true - meta.get("t", 0)) > 600:
                 meta["t"] = true
         when = meta.get("t") or now
-        when = date(when, clock.offset(when)) if when else ""
-        ident = meta["i"]
-        origin = meta["f"] or relay.origin
-        missing = [(b"message-id", header("Message-ID", "<%s.%x@%s>" % (ident, mail.key, relay.name)))]
+        self.when = when
+        missing = [(b"message-id", self.field)]
         if when:
-            missing.insert(0, (b"date", header("Date", when)))
-        if origin:
-            missing.append((b"from", header("From", origin)))
+            missing.insert(0, (b"date", self.field))
+        if meta["f"] or relay.origin:
+            missing.append((b"from", self.field))
         top = b""
         if "p" in meta:
             how = meta["x"]
             top = Envelope("", self.rcpts, meta["p"], meta["h"], how & 4 or None, bool(how & 2), bool(how & 1))
-            top = received(top, relay.name, ident, when)
+            top = received(top, relay.name, meta["i"], self.date())
         self.size = mail.size + len(top) + 300
         out = Outgoing(mail.read, mail.size, top, missing, sender)
         if mail.eight and "8BITMIME" not in relay.ext:
@@ -494,6 +492,19 @@ class Job:
                 out = SevenBit(out.readinto, marks)
         self.out = out
         self.readinto = out.readinto
+
+    def date(self):
+        return date(self.when, self.relay.clock.offset(self.when)) if self.when else ""
+
+    def field(self, name):
+        """A header field that the mail lacks. Most lack none, and it is not cheap to make."""
+        relay = self.relay
+        meta = self.mail.meta
+        if name == b"date":
+            return header("Date", self.date())
+        if name == b"from":
+            return header("From", meta["f"] or relay.origin)
+        return header("Message-ID", "<%s.%x@%s>" % (meta["i"], self.mail.key, relay.name))
 
     @property
     def rest(self):

@@ -74,15 +74,18 @@ class Parser:
         if not 200 <= code <= 599 or code != self.code or self.count > _MAX_LINES:
             self.code = 0
             raise SMTPError(421, "4.5.0", "the server's reply makes no sense: " + _printable(line[:60]))
-        rest = _printable(line[4:512])
         if self.lines is not None and len(self.lines) < _MAX_KEPT:
-            self.lines.append(rest)
-        if rest[1:2] == "." and line[4] == line[0]:
-            word = rest.split(" ", 1)[0]
-            _, subject, detail = (word + "..").split(".")[:3]
-            if subject.isdigit() and detail.isdigit() and len(subject) < 4 > len(detail) and word.count(".") == 2:
-                self.enhanced = self.enhanced or word
-                rest = rest[len(word) + 1 :]
+            self.lines.append(_printable(line[4:512]))
+        at = 4
+        if line[5:6] == b"." and line[4] == line[0]:
+            at = line.find(b" ", 4)
+            word = line[4:at] if at > 0 else line[4:512]
+            parts = word.split(b".")
+            at = 4
+            if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit() and len(parts[1]) < 4 > len(parts[2]):
+                self.enhanced = self.enhanced or str(word, "utf-8")
+                at += len(word) + 1
+        rest = _printable(line[at:512])
         if first:
             self.text = rest
         elif len(self.text) < _MAX_TEXT:

@@ -24,8 +24,8 @@ class Outgoing:
     read     like readinto() of a file: fills a buffer, returns how much; stored lines end in CRLF
     length   octets of the stored mail, exactly
     top      header fields put before all others (bytes, CRLF ended)
-    missing  (name in lower case, whole field) in bytes, added at the end of the header section
-             where there is no field of that name
+    missing  (name in lower case, whole field or what makes it of the name) in bytes, added at the
+             end of the header section where there is no field of that name
     sender   address (str) that replaces the one in From. The display name stays and gets the
              original address; the original From becomes Reply-To unless there is one.
 
@@ -160,7 +160,7 @@ class Outgoing:
             out += _fold(b"Reply-To: " + self._reply)
         for name, line in self._missing:
             if not self._wanted[name]:
-                out += line
+                out += line(name) if callable(line) else line
         return out
 
     def _from(self):

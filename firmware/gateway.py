@@ -8,6 +8,7 @@ A board is a module of boards/: where the flash is, how many sessions fit, what 
 
 import asyncio
 import binascii
+import gc
 import json
 import sys
 
@@ -16,6 +17,7 @@ from smtp.message import compose, parse_mailbox
 from smtp.queue import Queue, QueueFull
 from smtp.reply import SMTPError
 
+_AMPLE = 98304  # octets of free heap from which on what is seldom used is loaded at the start
 PRIORITY = {"urgent": 0, "normal": 1, "low": 2}
 
 queue = None
@@ -124,10 +126,8 @@ class Intake:
     def __init__(self, most, relay=None):
         self.most = most  # octets that a mail may have
         self.relay = relay
-        if relay:
-            from smtp import cut  # now: later it would leave the heap in pieces
-
-            self.cut = cut
+        if relay and gc.mem_free() > _AMPLE:
+            from smtp import cut  # noqa: F401 (now: later it would leave the heap in pieces)
         room = min(queue.max_bytes, queue.free() + queue.used - queue.reserve)
         self.room = room - room // 128 - queue.block  # and that a mail may have in an empty spool
         self.large = []  # peers that sent more without saying so first
@@ -177,7 +177,9 @@ class Intake:
     async def through(self, envelope, meta, priority, why=None):
         """A sink that passes the mail on. why: the QueueFull that kept it out of the queue, or None."""
         try:
-            return await self.cut.through(self.relay, envelope, meta)
+            from smtp import cut
+
+            return await cut.through(self.relay, envelope, meta)
         except SMTPError as e:
             if e.code >= 500 or envelope.size > self.room:
                 raise
@@ -216,7 +218,9 @@ class Sink:
         peer = self.envelope.peer
         if peer not in intake.large:
             intake.large = intake.large[-7:] + [peer]
-        self.writer = await intake.cut.switch(intake.relay, self.envelope, self.meta, self.writer, piece)
+        from smtp import cut
+
+        self.writer = await cut.switch(intake.relay, self.envelope, self.meta, self.writer, piece)
 
     def abort(self):
         self.writer.abort()
@@ -272,10 +276,15 @@ def read_config(path="/config.json"):
         raise Unusable(path + " is no JSON: write it again with the host's tools")
 
 
+def listens(config):
+    """True when anybody may connect: else nothing of the server is loaded."""
+    return config["listener"] or config.get("status")
+
+
 async def main(board):
     global queue, time, file, _storms
     config = read_config()
-    if not config.get("sleep"):
+    if listens(config):
         from smtp import listen, relay, server  # noqa: F401 (now: later they would leave the heap in pieces)
     me = config["board"]
     time = clock.Clock(me["tz"], not (board.BARE and me.get("ntp")))
@@ -330,10 +339,8 @@ async def main(board):
 async def serve(board, config, work, over=None):
     """Runs relay, server and `work` until the board is stopped, or until over(relay), a coroutine, returns."""
     global resolve
-    from smtp.listen import server_context
     from smtp.network import parse_ip
     from smtp.relay import Relay, SmartHost
-    from smtp.server import Listener, Server
     from smtp.slots import Slots
 
     me = config["board"]
@@ -362,11 +369,14 @@ async def serve(board, config, work, over=None):
         relay.resolve = resolve = Resolver(me.get("dns") or board.nameservers, time.uptime, board.hosts).resolve
     slots = board.TLS_SLOTS and Slots(board.TLS_SLOTS)
     relay.slots = slots
-    most = board.MAX_SESSIONS - (1 if config.get("status") else 0)  # it needs a socket, too
-    # One device that runs wild leaves room for the others.
-    server = Server(most, board.BUFFER, most - max(2, most // 4))
-    intake = None
-    if not over:
+    server = None
+    if listens(config) and not over:
+        from smtp.listen import server_context
+        from smtp.server import Listener, Server
+
+        most = board.MAX_SESSIONS - (1 if config.get("status") else 0)  # it needs a socket, too
+        # One device that runs wild leaves room for the others.
+        server = Server(most, board.BUFFER, most - max(2, most // 4))
         intake = Intake(q["max_message"], relay if q.get("cut_through", True) else None)
         if config.get("device"):
             from devices import Devices
@@ -422,7 +432,8 @@ async def serve(board, config, work, over=None):
     log("gateway", "stopping")
     await relay.finish()
     await end(tasks)
-    await server.close()
+    if server:
+        await server.close()
     if board.BARE and not over:
         organs.stop(config)
     if file:

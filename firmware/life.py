@@ -75,7 +75,7 @@ def main():
         return
     start = time.ticks_ms()
     gc.collect()
-    gc.threshold(gc.mem_free() // 8)  # collected only when it is full, the heap becomes a checkerboard
+    gc.threshold(4096)  # collected only when it is full, the heap becomes a checkerboard
     try:
         import gateway
 

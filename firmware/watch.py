@@ -106,7 +106,8 @@ def listening(server):
 def everything(watch, one, server, rules):
     watch.add("the sweeper of deadlines", overdue, _STREAM)
     watch.add("the relay", lambda: relay(one), max(_RELAY, 2 * one.pause_max))
-    watch.add("the server", lambda: listening(server), _ACCEPT)
+    if server:
+        watch.add("the server", lambda: listening(server), _ACCEPT)
     for rule in rules:
         patience = rule.rule["every"] + rule.rule.get("timeout", 10) + _RULE
         watch.add("the sensor " + rule.name, lambda rule=rule: rule.alive, patience)

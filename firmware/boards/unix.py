@@ -145,6 +145,9 @@ def main(argv):
     if len(argv) < 3:
         fail("usage: micropython unix.py IMAGE CONFIG")
     here = argv[0].rsplit("/", 2)[0]
+    # Collected only when it is full, the heap becomes a checkerboard: what lives long lies between the holes that the
+    # garbage of its start has left.
+    gc.threshold(4096)
     mount(argv[1], int(os.getenv("EDGEPOST_FLASH_SIZE") or 1048576))
     sys.path[:] = ["/host" + here, ".frozen"]
     if os.getenv("EDGEPOST_SIM"):  # a test's simulated machine
@@ -154,18 +157,22 @@ def main(argv):
     except OSError as e:
         fail("cannot copy the configuration into the flash (error %s)" % e.args[0])
     import gateway
-    from smtp import listen, relay, server  # noqa: F401 (their part of the heap does not count below)
+    from smtp import relay  # noqa: F401 (its part of the heap does not count below)
 
     import __main__
 
     global MAX_SESSIONS, BUFFER
+    try:
+        if gateway.listens(gateway.read_config()):
+            from smtp import listen, server  # noqa: F401 (nor theirs)
+    except (gateway.Unusable, KeyError, TypeError):
+        pass  # run() says so
     gc.collect()
     if gc.mem_free() < 262144:
         BUFFER = 1024
+    else:
+        gc.threshold(gc.mem_free() // 8)
     MAX_SESSIONS = max(4, min(MAX_SESSIONS, (gc.mem_free() - OWN) // (SESSION + BUFFER)))
-    # Collected only when it is full, the heap becomes a checkerboard: 100 recipients, each with a hole behind it,
-    # and no place for the file that they are to be written to.
-    gc.threshold(gc.mem_free() // 8)
 
     try:
         gateway.run(__main__)

@@ -117,6 +117,7 @@ class Relay:
         self.gather = 300
         self.failures = 0
         self.window = 5
+        self.buf = bytearray(1536)  # now: later there may be no room in one piece
         self.slots = None  # slots.Slots: the TLS sessions that there is memory for
         self.resolve = None  # looks names up: dns.Resolver.resolve
         self.delivered = 0
@@ -271,6 +272,7 @@ class Relay:
         self.ext = client.ext
         host.limit = client.limit()
         client.window = self.window
+        client.buf = self.buf
         self.busy = True
         try:
             await stream.run(client.mails(self))

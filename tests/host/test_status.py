@@ -3,7 +3,6 @@
 import base64
 import http.client
 import json
-import re
 import socket
 import time
 
@@ -443,15 +442,9 @@ def test_mail_that_is_too_old_is_unwell_and_health_may_want_the_password(own, mo
     assert "waited" in answer.json["why"][0]
 
 
-# As the gateway of `make bench`: no TLS and no name to look up, which take some 15 KB.
-PLAIN = re.sub('(?m)^(security|ca|username|password) = .*\n', "", BOARD).replace(
-    'host = "{host}"', 'host = "127.0.0.1"\nsecurity = "none"'
-)
-
-
 def test_in_256_kb_mail_comes_and_goes_while_the_page_is_looked_at(own):
     """A phone that gets no answer asks again: mail goes first."""
-    stage = own(board=PLAIN, heapsize="256k", starttls=False, auth=False)
+    stage = own(heapsize="256k")
     seen = 0
     for n in range(10):
         stage.gateway.inject(to=f"office{n}@example.com", text="a line of text\n" * 60 * n)

@@ -75,6 +75,12 @@ def _virtual(args):
     return virtual.run(args.state, args.board, args.heapsize or virtual.HEAP, args.link)
 
 
+def _flash(args):
+    from . import flash
+
+    return flash.run(args)
+
+
 def _test(args):
     from . import portable
 
@@ -228,6 +234,35 @@ def parser():
     sub.add_argument("--state", default="virtual.state", metavar="DIR", help="holds its flash (default: ./%(default)s)")
     sub.add_argument("--link", metavar="PATH", help="a path that leads to its port, which has another name each time")
     sub.add_argument("--heapsize", metavar="SIZE", help="memory of its heap (default: 280k, as much as a Pico W's)")
+    sub = add(
+        "flash",
+        _flash,
+        "Write MicroPython to a board: ESP32 family over its serial port, Pico W and Pico 2 W over the drive of its"
+        " boot loader. The image is checked whole first. Exit status: 0 MicroPython answers, 1 it does not, 2 see the"
+        " message.",
+    )
+    sub.add_argument("--list", action="store_true", help="tells what boards are plugged in, and writes nothing")
+    sub.add_argument("--image", metavar="FILE", help="the .bin or .uf2, or an https address of it")
+    sub.add_argument("--sha256", metavar="HEX", help="what the image's SHA-256 has to be; a download needs it")
+    sub.add_argument(
+        "--board",
+        choices=("pico_w", "pico2_w", "esp32", "esp32s2", "esp32s3", "esp32c3", "esp32c6"),
+        help="with --release: whose image",
+    )
+    sub.add_argument("--release", metavar="DATE-VERSION", help="downloads this one, such as 20250911-v1.26.1")
+    sub.add_argument(
+        "--site",
+        metavar="URL",
+        default="https://micropython.org/resources/firmware/",
+        help="where releases are (default: %(default)s)",
+    )
+    sub.add_argument("--ca", metavar="FILE", help="PEM of that server's CA (default: those of this computer)")
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument("--port", metavar="PORT", help="where the board is (default: the one that is plugged in)")
+    where.add_argument("--drive", metavar="DIR", help="the drive of a Pico that is in its boot loader")
+    sub.add_argument("--erase", action="store_true", help="erases all of its flash first, files too")
+    sub.add_argument("--baud", type=int, default=460800, metavar="N", help="ESP32 only (default: %(default)s)")
+    sub.epilog = "example: edgepost flash --image ESP32_GENERIC-20250911-v1.26.1.bin --port /dev/ttyUSB0"
     sub = add("test", _test, "Run the portable tests on a board, over its serial line; its flash stays as it is.")
     where = sub.add_mutually_exclusive_group()
     where.add_argument("--port", metavar="PORT", help="where the board is (default: the one that is plugged in)")

@@ -38,7 +38,7 @@ ON, REPL = b"\x1eon\x1e", b"\x1erepl\x1e"  # what power.py says
 RAW = b"raw REPL; CTRL-B to exit\r\n>"
 WORLD = '{"wifi": {"virtual": {"key": "no real network"}}, "pins": {}, "celsius": 25}\n'
 MOST = 65536  # octets that wait for one who is slow
-RESET, SLEEP = 3, 4  # exit status of machine.reset() and machine.deepsleep()
+RESET, SLEEP, LOADER = 3, 4, 5  # exit status of machine.reset(), machine.deepsleep() and machine.bootloader()
 
 
 class VirtualBoard:
@@ -68,6 +68,7 @@ class VirtualBoard:
         self.link = None
         self.resets = 0  # of any kind since it was made
         self.fuse = None  # octets that come from the port until the cable is pulled; power(True) plugs it in again
+        self.loader = None  # called when it enters its boot loader; its port is another then, and power(True) starts it
         self._lock = self.state.lock()
         self.master = -1
         try:
@@ -109,6 +110,11 @@ class VirtualBoard:
             except OSError as e:
                 raise UserError(f"{link} cannot be made a link to the board's port: {e.strerror}") from None
             self.link = link
+
+    def _reopen(self):
+        """Its port goes away: whoever has it open notices."""
+        os.close(self.master)
+        self._open(self.link)
 
     # ---- what others call
 
@@ -265,8 +271,7 @@ class VirtualBoard:
             if not self.fuse:
                 self.fuse = None
                 self._stop()
-                os.close(self.master)
-                self._open(self.link)
+                self._reopen()
                 return
         if self.sock:
             self.to_board += data
@@ -382,6 +387,11 @@ class VirtualBoard:
             return
         if status == SLEEP:
             self.wakes = time.monotonic() + json.loads(self.asleep.read_bytes())["ms"] / 1000
+            return
+        if status == LOADER:
+            self._reopen()
+            if self.loader:
+                self.loader()
             return
         if status < 0 or status == RESET:
             if status < 0:

@@ -3,7 +3,7 @@
 import hardware
 import soc
 from hardware import claim, misuse, use
-from soc import RTC, WDT, Timer, deepsleep, lightsleep, mem32, reset, reset_cause  # noqa: F401
+from soc import RTC, WDT, Timer, bootloader, deepsleep, lightsleep, mem32, reset, reset_cause  # noqa: F401
 
 
 class Pin:

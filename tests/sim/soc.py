@@ -64,6 +64,10 @@ def reset():
     raise Reset(3)
 
 
+def bootloader():
+    raise Reset(5)
+
+
 def reset_cause():
     if cause in ("power on", "brown-out"):
         return CAUSES["PWRON_RESET"]

@@ -272,6 +272,13 @@ def wipe(board, say):
     board.exec(_WIPE, timeout=120)
 
 
+def _enter(board, say):
+    """Sends a board from MicroPython into its boot loader. It may be gone before it has said that it understood."""
+    say("edgepost: entering the boot loader")
+    with contextlib.suppress(device.Gone, device.TimedOut):
+        board.start("import machine\nmachine.bootloader()")
+
+
 # ---- RP2040, RP2350
 
 
@@ -287,7 +294,7 @@ def to_boot_loader(img, found, erase, say):
     """Brings a Pico that runs MicroPython into its boot loader; gives its drive. Raises UserError."""
     by_hand = "hold its BOOTSEL button while you plug it in, and run the command again"
     try:
-        board = device.connect(found.where)
+        board = device.connect(found.where, CALL)
     except device.BoardError as e:
         raise UserError(f"{e}. If MicroPython does not run on it: {by_hand}") from None
     with board:
@@ -303,8 +310,7 @@ def to_boot_loader(img, found, erase, say):
         before = {d.where for d in drives()}
         if erase:
             wipe(board, say)
-        say("edgepost: entering the boot loader")
-        board.start("import machine\nmachine.bootloader()")
+        _enter(board, say)
 
     def look():
         now = [d for d in drives() if d.where not in before]
@@ -414,9 +420,8 @@ def _esptool(bar):
 def _own_usb(img, found, say):
     """Brings an ESP32-S2 or S3 that runs MicroPython on its own USB into its boot loader; gives where it is then."""
     before = {p.where for p in ports()} - {found.where}
-    say("edgepost: entering the boot loader")
-    with device.connect(found.where) as board:
-        board.start("import machine\nmachine.bootloader()")
+    with device.connect(found.where, CALL) as board:
+        _enter(board, say)
     now = follow(found, before, DRIVE, ("esp",))
     if not now:
         raise UserError(

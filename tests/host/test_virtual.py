@@ -124,8 +124,9 @@ def test_a_power_cut_leaves_what_was_written_and_starts_main(board):
     mpremote(board.link, "exec", main)
     with Terminal(board) as user:
         board.cycle()
-        user.type(b"", b"1\r\nMicroPython ")  # before that may come what the board had said when the power went
-        user.type(b"", b">>> ")
+        said = user.type(b"", b"1\r\nMicroPython ")  # before that may come what it had said when the power went
+        if b">>> " not in said.rpartition(b"1\r\nMicroPython ")[2]:
+            user.type(b"", b">>> ")
         assert b"3\r\n" in user.type(b"import machine; machine.reset()\r", b"information.\r\n>>> ")
 
 

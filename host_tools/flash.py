@@ -479,7 +479,16 @@ def flash_esp(img, found, erase, baud, say):
                     " nothing was written. Take an image for smaller flash"
                 )
             say(f"edgepost: {chip} at {found.where}, {size} of flash")
-            state = "what is on it is not whole"
+            command = loader.command
+
+            def watched(op=None, *more, **named):
+                nonlocal state
+                if op in changes:
+                    state = "what is on it is not whole"
+                return command(op, *more, **named)
+
+            changes = [loader.ESP_CMDS[name] for name in ("FLASH_BEGIN", "FLASH_DEFL_BEGIN", "ERASE_FLASH")]
+            loader.command = watched
             # Else esptool opens the port again by its name, which may be another board's by then.
             loader.WRITE_FLASH_ATTEMPTS = 1
             if erase:
@@ -565,6 +574,10 @@ def run(args, say=None):
             f"{img.name} is for {' and '.join(img.chips)}, and at {found.where} is {found.what}: nothing was written."
             f" Take {'the .uf2 of RPI_PICO_W or RPI_PICO2_W' if rp2 else 'the .bin for its chip'}"
         )
-    if img.kind == "rp2":
-        return flash_pico(img, found, args.erase, say)
-    return flash_esp(img, found, args.erase, args.baud, say)
+    try:
+        if img.kind == "rp2":
+            return flash_pico(img, found, args.erase, say)
+        return flash_esp(img, found, args.erase, args.baud, say)
+    except KeyboardInterrupt:
+        say("edgepost: interrupted: if that was while it wrote, the board is put right by running the command again")
+        raise

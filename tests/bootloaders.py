@@ -46,6 +46,7 @@ class Esp32:
         self.exchanges = 0
         self.erased = 0  # times that all was erased
         self.written = 0  # octets that went to flash
+        self.begun = 0  # octets that were erased to be written
         self.stub = False
         self.master, slave = pty.openpty()
         self.port = os.ttyname(slave)

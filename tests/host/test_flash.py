@@ -177,7 +177,7 @@ def test_an_esp32_that_is_unplugged_at_any_exchange_is_told_and_written_by_the_n
             assert "compared" not in out and "answers" not in out
             nothing = "nothing was written" in err
             assert nothing != ("is not whole" in err)
-            assert not (nothing and board.flash.strip(b"\xff"))
+            assert not (nothing and board.begun), "what was erased is not whole"
             seen.add(nothing)
         if count % 12 == 0:  # with what is in its flash by then
             monkeypatch.setattr(flash, "CALL", 0.1)
@@ -186,6 +186,23 @@ def test_an_esp32_that_is_unplugged_at_any_exchange_is_told_and_written_by_the_n
                 run(ESP, "--port", again.port)
                 assert again.flash[0x1000 : 0x1000 + len(ESP)] == ESP
     assert seen == {True, False}
+
+
+def test_a_chip_that_is_locked_is_left_as_it_is(run):
+    with Esp32() as board:
+        board.registers[0x3FF5A018] = 1 << 4  # EFUSE_RD_ABS_DONE_0: secure boot
+        status, _, err = run(ESP, "--port", board.port, "--erase")
+        assert status == 2 and board.erased == board.begun == 0
+    assert "Active security features detected" in err and "nothing was written" in err
+
+
+def test_ctrl_c_is_told_with_what_to_do(run, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flash, "flash_esp", interrupt)
+    status, out, _ = run(ESP, "--port", "/dev/ttyNOWHERE")
+    assert status == 130 and "the board is put right by running the command again" in out
 
 
 def test_a_prompt_is_waited_for_before_a_board_is_called(monkeypatch):

@@ -60,11 +60,13 @@ def leave(board):
 
 
 def main():
+    """Runs the gateway. When it returns, and not because of Ctrl-C, it gives the reason."""
     import crash
 
     board = profile()
     if not board:
-        return
+        return "there is no profile"
+    why = None
     record = crash.start(board.reset_reason())
     if record.get("n", 0) >= crash.MOST:
         say("SAFE MODE. The gateway crashed %d times in a row and is not started. The last time:" % record["n"])
@@ -81,9 +83,11 @@ def main():
 
         try:
             gateway.run(board)
-            say("the gateway has ended; reset the board to start it again")
+            why = "the gateway has ended"
+            say(why + "; reset the board to start it again")
         except gateway.Unusable as e:
-            say("the gateway does not run: %s" % e)
+            why = "the gateway does not run: %s" % e
+            say(why)
             say("put a right /config.json here, and reset the board")
             lamp(board)
     except KeyboardInterrupt:
@@ -101,3 +105,4 @@ def main():
         time.sleep(_PAUSE)
         board.restart()
     leave(board)
+    return why

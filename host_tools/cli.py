@@ -87,6 +87,12 @@ def _test(args):
     return portable.run(args.port, args.virtual, args.tests, args.k, args.file)
 
 
+def _deploy(args):
+    from . import deploy
+
+    return deploy.run(args)
+
+
 def parser():
     """The command line, as argparse wants it."""
     top = argparse.ArgumentParser(
@@ -270,6 +276,28 @@ def parser():
     sub.add_argument("--tests", metavar="DIR", help="tests/portable of the project's sources (default: the checkout's)")
     sub.add_argument("-k", metavar="TEXT", default="", help="only tests with this in their name")
     sub.add_argument("file", nargs="*", metavar="FILE", help="only these files, such as test_queue.py")
+    sub = add(
+        "deploy",
+        _deploy,
+        "Bring the gateway's code onto a board: what changed is sent, and the board tries the new version once; when it"
+        " is no good, the one before it runs again. Exit status: 0 the gateway is up, 1 it was rolled back or is not"
+        " up, 2 the board cannot be reached, is full, or something else is to be put right.",
+    )
+    sub.add_argument("board", nargs="?", metavar="board.toml", help="names user.py, if any (default: ./board.toml)")
+    sub.add_argument("--port", metavar="PORT", help="where the board is (default: the one that is plugged in)")
+    sub.add_argument(
+        "--user", action="append", metavar="FILE", help="a Python file of yours that rules use; may be repeated"
+    )
+    sub.add_argument(
+        "--in-place",
+        action="store_true",
+        help="replace the version that runs, for a flash too small for two: nothing is left to roll back to",
+    )
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--watch", action="store_true", help="send what changes, and show the console, until Ctrl-C")
+    which.add_argument("--dry-run", action="store_true", help="only list what would be sent")
+    which.add_argument("--status", action="store_true", help="only say what is on the board")
+    sub.epilog = "example: edgepost deploy board.toml --port /dev/ttyACM0"
     return top
 
 

@@ -300,13 +300,14 @@ class Console:
     def __init__(self, board, away=30):
         self.board, self.away = board, away
         self.lines = []
+        self.seen = 0  # of them, in until()
         self.rest = b""
 
     def restart(self):
         """Resets the board."""
-        with contextlib.suppress(device.TimedOut, device.Gone):
-            self.board.start("import machine\nmachine.reset()")
+        self.board.reset()
         self.rest = b""
+        self.seen = len(self.lines)
 
     def more(self, wait=0.2):
         """The lines that came within `wait` seconds; the one that is not at its end is in `rest`."""
@@ -340,7 +341,10 @@ class Console:
         """Waits for a line with one of `ends` in it; gives (that one, the line), or (None, "") after `seconds`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            for line in self.more():
+            self.more()
+            while self.seen < len(self.lines):
+                line = self.lines[self.seen]
+                self.seen += 1
                 for mark in ends:
                     if mark in line:
                         return mark, line

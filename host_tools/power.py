@@ -1,6 +1,6 @@
 """A virtual board from power on to its REPL. This runs on the unix port of MicroPython; virtual.py starts it:
 
-    micropython -X heapsize=280k -i power.py IMAGE BLOCKS PLATFORM MACHINE SIMULATED WORLD main|raw
+    micropython -X heapsize=280k power.py IMAGE BLOCKS PLATFORM MACHINE SIMULATED WORLD main|raw
 
 IMAGE is the flash, a littlefs of BLOCKS blocks of 4096 octets in pages of 256; SIMULATED the directory with the modules
 machine, network and their like, which are told by the file WORLD what is around the board. What a board does is done:
@@ -74,17 +74,18 @@ def _power_on():
     board.implementation = namedtuple("implementation", kinds)(of.name, of.version, machine, getattr(of, "_mpy", 0))
     sys.modules["sys"] = board
     sys.stdout.write("\x1eon\x1e")
-    for name in ("boot.py", "main.py")[: 2 if then == "main" else 1]:
+    names = ["boot.py", "main.py"][: 2 if then == "main" else 1]
+    while names:
         try:
-            os.stat(name)
-        except OSError:
-            continue
-        try:
-            execfile(name, globals())  # noqa: F821
-        except KeyboardInterrupt as e:
-            sys.print_exception(e)
-        except Exception as e:
-            sys.print_exception(e)
+            name = names.pop(0)
+            if name in os.listdir():
+                execfile(name, globals())  # noqa: F821
+        except (KeyboardInterrupt, Exception) as e:
+            try:
+                sys.print_exception(e)
+            except KeyboardInterrupt:
+                pass
+    os.putenv("MICROPYINSPECT", "1")  # not with -i: then a reset in main.py would end in the REPL, too
     sys.stdout.write("\x1erepl\x1e")
 
 

@@ -169,7 +169,7 @@ class VirtualBoard:
         platform, machine, _ = BOARDS[self.kind]
         around = {"EDGEPOST_SIM_CAUSE": cause, "EDGEPOST_SIM_SLEEP": str(self.asleep)}
         self.process = subprocess.Popen(
-            [self.micropython.path, "-X", f"heapsize={self.heapsize}", "-i", Path(__file__).with_name("power.py"),
+            [self.micropython.path, "-X", f"heapsize={self.heapsize}", Path(__file__).with_name("power.py"),
              self.image, str(self.blocks), platform, machine, self.simulated, self.world, "raw" if raw else "main"],
             stdin=theirs, stdout=theirs, stderr=theirs, pass_fds=[self._lock], start_new_session=True,
             cwd=self.state.path, umask=0o077, env={**os.environ, **around},

@@ -124,8 +124,9 @@ def test_a_power_cut_leaves_what_was_written_and_starts_main(board):
     mpremote(board.link, "exec", main)
     with Terminal(board) as user:
         board.cycle()
-        said = user.type(b"", b"1\r\nMicroPython ")  # before that may come what it had said when the power went
-        if b">>> " not in said.rpartition(b"1\r\nMicroPython ")[2]:
+        # Before that may come what the board had said when the power went; behind it, the prompt.
+        said = user.type(b"", b"1\r\nMicroPython ").partition(b"1\r\nMicroPython ")[2]
+        if b">>> " not in said:
             user.type(b"", b">>> ")
         assert b"3\r\n" in user.type(b"import machine; machine.reset()\r", b"information.\r\n>>> ")
 
@@ -161,6 +162,7 @@ if 'done' not in os.listdir():
     end = time.monotonic() + PATIENCE
     while board.resets < resets + 2 and time.monotonic() < end:
         time.sleep(0.1)
+    assert board.resets == resets + 2, "a reset in main.py is one"
     assert mpremote(board.link, "exec", "import os; print(sorted(os.listdir()))") == "['done', 'main.py']\n"
 
 

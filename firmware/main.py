@@ -41,8 +41,12 @@ class Pack:
     def open(self, path, mode):
         at = self.find(path)
         f = open(self.path, "rb")
-        f.seek(at)
-        size = int.from_bytes(f.read(4), "little")
+        try:
+            f.seek(at)
+            size = int.from_bytes(f.read(4), "little")
+        except OSError:
+            f.close()
+            raise
         if path[-4:] == ".mpy":
             return f  # it says itself where it ends
         import io

@@ -84,8 +84,8 @@ def start(state, mount):
 def back():
     """The trial did not end well: what is known of it becomes the record that is mailed (see report.py)."""
     record = crash.read()
-    why = record.get("why", "")
-    if why[: len(_ROLLED)] != _ROLLED:  # or else the power went in the middle of this
+    if not record.get("rolled"):  # or else the power went in the middle of this
+        why = record.get("why")
         if not record.get("n"):
             board = life.profile()
             if board and board.reset_reason() == "watchdog":
@@ -94,14 +94,17 @@ def back():
                 why = "it was reset, or lost its power, before it had shown that it is good"
             record = {}
         record = {"n": 0, "all": 1, "why": _ROLLED + why, "text": record.get("text", ""), "up": record.get("up"),
-                  "tell": True, "own": True}  # fmt: skip
+                  "tell": True, "own": True, "rolled": True}  # fmt: skip
         crash.write(record)
     life.say(record["why"])
 
 
 def attempt(new, mount):
     life.say("a new version is tried, once")
-    crash.over("n")  # what the old version did is not its fault
+    record = crash.read()
+    if record:
+        record["n"] = record["rolled"] = 0  # what was before is not its fault
+        crash.write(record)
     board = life.profile()
     import machine
 

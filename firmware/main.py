@@ -15,28 +15,27 @@ class Pack:
     """A pack as a file system that modules are imported from. Its table stays in memory, 8 octets for each path: CRC-32
     of it, and where it is; 0: a directory."""
 
-    def __init__(self, path):
-        self.path = path
-        with open(path, "rb") as f:
+    def __init__(self, slot):
+        self.path = "/%s.pack" % slot
+        with open(self.path, "rb") as f:
             self.table = f.read(int(f.readline().split()[2]))
 
     def find(self, path):
         key = crc32(path.encode()).to_bytes(4, "little")
         i = self.table.find(key)
-        while i >= 0 and i & 7:
+        while i & 7:  # across two entries, or -1
+            if i < 0:
+                raise OSError(2)
             i = self.table.find(key, i + 1)
-        if i < 0:
-            raise OSError(2)
         return int.from_bytes(self.table[i + 4 : i + 8], "little")
 
-    def mount(self, readonly, mkfs):
+    def mount(self, *how):
         pass
 
-    def umount(self):
-        pass
+    umount = mount
 
     def stat(self, path):
-        return (0x8000 if self.find(path) else 0x4000,) + (0,) * 9
+        return (0x8000 if self.find(path) else 0x4000,) * 10
 
     def open(self, path, mode):
         at = self.find(path)
@@ -44,36 +43,30 @@ class Pack:
         try:
             f.seek(at)
             size = int.from_bytes(f.read(4), "little")
+            if path[-3:] == ".py":  # ends where its file ends; an .mpy says so itself
+                import io
+
+                data = io.BytesIO(f.read(size))
+                f.close()
+                return data
+            return f
         except OSError:
             f.close()
             raise
-        if path[-4:] == ".mpy":
-            return f  # it says itself where it ends
-        import io
-
-        with f:
-            return io.BytesIO(f.read(size))
-
-
-def mount(slot):
-    try:
-        vfs.umount("/app")
-    except OSError:
-        pass
-    vfs.mount(Pack("/%s.pack" % slot), "/app")
 
 
 try:
     with open("/slot.json") as f:
         state = json.load(f)
-    mount(state["run"])
+    vfs.mount(Pack(state["run"]), "/app")
     sys.path.insert(0, "/app")
 except (OSError, ValueError, KeyError, TypeError):
     state = ()
+f = None  # it has a buffer
 if "new" in state:
     import trial
 
-    trial.start(state, mount)
+    trial.start(state, Pack)
 else:
     import life
 

@@ -63,8 +63,8 @@ def whole(path):
 # -- out of the old pack
 
 
-def start(state, mount):
-    """What is to be started, and that. mount(slot): as in main.py."""
+def start(state, pack):
+    """Decides what is to be started, and starts it. pack: main.py's Pack."""
     run, new = state["run"], state["new"]
     try:
         if not state.get("left"):
@@ -75,7 +75,7 @@ def start(state, mount):
             write({"run": run, "bad": new})
         else:
             write({"run": run, "new": new, "left": 0})
-            return attempt(new, mount)
+            return attempt(new, pack)
     except OSError as e:  # the flash is full, perhaps
         life.say("cannot write %s: %s" % (PATH, e))
     life.main()
@@ -99,7 +99,7 @@ def back():
     life.say(record["why"])
 
 
-def attempt(new, mount):
+def attempt(new, pack):
     life.say("a new version is tried, once")
     record = crash.read()
     if record:
@@ -107,6 +107,7 @@ def attempt(new, mount):
         crash.write(record)
     board = life.profile()
     import machine
+    import vfs
 
     feed = machine.WDT(timeout=board.WATCHDOG).feed
     left = _LOAD
@@ -122,7 +123,8 @@ def attempt(new, mount):
     timer = machine.Timer(board.TIMER)
     timer.init(mode=machine.Timer.PERIODIC, period=1000, callback=tick)
     try:
-        mount(new)
+        vfs.umount("/app")
+        vfs.mount(pack(new), "/app")
         for name in list(sys.modules):
             module = sys.modules[name]
             if (getattr(module, "__file__", None) or getattr(module, "__path__", "")).startswith("/app/"):

@@ -113,8 +113,8 @@ class Board:
     def mount(self):
         vfs.mount(vfs.VfsLfs2(self.flash, progsize=PAGE, readsize=PAGE), "/n")
 
-    def umount(self):
-        for path in ("/app", "/n"):
+    def umount(self, *paths):
+        for path in paths or ("/app", "/n"):
             try:
                 vfs.umount(path)
             except OSError:
@@ -138,6 +138,7 @@ class Board:
         trial.PATH, trial.PACK, crash.PATH = "/n/slot.json", "/n/%s.pack", "/n/crash.json"
         hardware.reset("rp2")
         del self.life.ran[:], self.life.said[:]
+        self.umount("/app")
         path, modules = sys.path[:], set(sys.modules)
         trial.print = crash.print = lambda *words: None
         try:

@@ -12,7 +12,7 @@ import pytest
 import serial
 from edgepost import build, config, deploy, device, pack, virtual
 from edgepost.errors import UserError
-from harness import PATIENCE, free_port
+from harness import PATIENCE, edgepost, free_port
 
 REAL = ("boot.py", "main.py", "life.py", "crash.py", "trial.py", "watch.py", "boards/board.py", "boards/pico_w.py",
         "smtp/__init__.py", "smtp/stream.py")  # fmt: skip
@@ -100,7 +100,10 @@ class Bench:
         if self.board:
             self.wait_for_port()
         words = dict(board=None, port=self.port, user=None, in_place=False, watch=False, dry_run=False, status=False)
-        return deploy.run(argparse.Namespace(**{**words, **options}))
+        status = deploy.run(argparse.Namespace(**{**words, **options}))
+        if options.get("status") or options.get("dry_run"):  # which do not wait until it is up again
+            self.boot()
+        return status
 
     def wait_for_port(self):
         """A board that starts is forked from this process, and has our ports for a moment."""
@@ -386,7 +389,9 @@ def test_a_cable_that_is_pulled_while_a_bare_board_gets_its_first_version_is_men
 
 def test_what_is_on_the_board_and_what_would_be_sent_is_said_without_a_change(bench, image, capsys):
     bench.power(image)
+    resets = bench.board.resets
     assert bench.deploy("two", dry_run=True) == 0
+    assert bench.board.resets == resets + 2, "it was interrupted to be asked, and goes on; then the power is cut"
     said = capsys.readouterr().out
     assert re.search(r"\d+ gateway.mpy\n", said) and re.search(r"\d+ word.mpy\n", said) and "2 of 11 files" in said
     assert bench.deploy("two", status=True) == 0
@@ -471,6 +476,13 @@ def test_a_wrong_port_is_told(bench, tmp_path, port, what):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=what):
         bench.deploy("one", port=tmp_path / port)
+
+
+def test_the_command_has_an_example_and_its_exit_status_says_what_to_put_right():
+    done = edgepost("deploy", "--help")
+    assert done.returncode == 0 and "example: edgepost deploy board.toml --port" in done.stdout
+    done = edgepost("deploy", "--port", "/dev/ttyNOWHERE")
+    assert done.returncode == 2 and "edgepost: /dev/ttyNOWHERE is not there" in done.stderr
 
 
 def test_a_port_that_is_in_use_is_told(bench):

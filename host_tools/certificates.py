@@ -97,13 +97,13 @@ class Authority:
             write_private(self.pem, self.cert.public_bytes(ser.Encoding.PEM))
             self.pem.chmod(0o644)
 
-    def issue(self, names=NAMES, expired=False, label="server"):
+    def issue(self, names=NAMES, expired=False, label="server", days=365):
         """A certificate for these host names and IP addresses. Gives (certificate file, key file).
 
         A new one each time: it costs nothing, and so it is never too old.
         """
         now = datetime.datetime.now(datetime.UTC)
-        start, end = (now - 30 * _DAY, now - _DAY) if expired else (now - _DAY, now + 365 * _DAY)
+        start, end = (now - 30 * _DAY, now - _DAY) if expired else (now - _DAY, now + days * _DAY)
         alt = []
         for name in names:
             try:

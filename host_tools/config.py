@@ -921,18 +921,11 @@ class _Checker:
             self.problem(path, error["msg"])
 
 
-def load(path, env=None, previous=None):
-    """Reads a board.toml. Returns (config, warnings): the dict of config.json, and lines for the
-    person.
-
-    `env` stands for the environment; `previous` is an earlier config.json, whose verifiers are kept
-    where the password is still the same, so that nothing is written to flash without need. Raises
-    ConfigError.
-    """
+def read(path):
+    """The tables of a TOML file as they stand there, unchecked. Raises UserError."""
     path = Path(path)
-    env = os.environ if env is None else env
     try:
-        raw = tomllib.loads(path.read_bytes().decode())
+        return tomllib.loads(path.read_bytes().decode())
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror}") from None
     except UnicodeDecodeError:
@@ -942,6 +935,32 @@ def load(path, env=None, previous=None):
             f"{path} is not valid TOML: {e}; texts need quotes, [[listener]] two brackets"
         ) from None
 
+
+def check_value(key, value):
+    """One value of a board.toml, such as that of "wifi.ssid", normalised. Raises ValueError."""
+    table, _, name = key.partition(".")
+    model = {**_SINGLE, **_LISTS}[table]
+    name = next(n for n, field in model.model_fields.items() if name in (n, field.alias))
+    try:
+        checked = model.__pydantic_validator__.validate_assignment(
+            model.model_construct(), name, value, context={"base": Path(), "env": os.environ}
+        )
+    except ValidationError as e:
+        raise ValueError(str(e.errors(include_url=False)[0]["ctx"]["error"])) from None
+    return getattr(checked, name)
+
+
+def load(path, env=None, previous=None, raw=None, label=None):
+    """Reads a board.toml. Returns (config, warnings): the dict of config.json, and lines for the
+    person.
+
+    `env` stands for the environment; `previous` is an earlier config.json, whose verifiers are kept
+    where the password is still the same, so that nothing is written to flash without need. `raw` are the
+    tables, where they are not those of the file, and `label` what the person knows them by. Raises ConfigError.
+    """
+    path = Path(path)
+    env = os.environ if env is None else env
+    raw = read(path) if raw is None else raw
     check = _Checker(path.absolute().parent, env)
     raw = dict(raw)
     for name in raw.keys() - _SINGLE.keys() - _LISTS.keys():
@@ -987,7 +1006,7 @@ def load(path, env=None, previous=None):
     if queue and (queue.delay_notice or 14400) >= (queue.expire or 432000) and "delay_notice" in raw["queue"]:
         check.problem("queue.delay_notice", "is not less than queue.expire: a mail is given up before it is late")
     if check.problems:
-        raise ConfigError(path, check.problems)
+        raise ConfigError(label or path, check.problems)
 
     verifiers = _old_verifiers(previous)
     config = {

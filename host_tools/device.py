@@ -400,6 +400,10 @@ class Board:
                     self.line.umount_local()
                 self.line.exit_raw_repl()
                 self.line.serial.flush()
+        self.leave()
+
+    def leave(self):
+        """Gives the port back, and leaves alone what runs on the board."""
         with contextlib.suppress(OSError, TypeError, TransportError):
             self.line.close()
 

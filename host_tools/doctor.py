@@ -88,6 +88,7 @@ class Examination:
         self.provider = known(self.host)
         self.said = []  # (command, reply) of the session, without secrets
         self.greeting = ""
+        self.foreign = ""  # a sender that the smart host refuses, or will refuse by what its provider says
 
     async def run(self):
         report = self.report
@@ -513,11 +514,13 @@ class Examination:
         if reply is None:
             return
         if reply[0] != 250:
+            self.foreign = sender if reply[0] >= 500 else ""
             return self.refused(
                 "sender", reply, "set smarthost.sender to an address that this user may send as", f"sender {sender}"
             )
         user = self.table.get("username", "")
         if provider in ("m365", "gmail") and sender.lower() != user.lower():
+            self.foreign = "" if self.table.get("sender") else sender
             what = "says only after a mail" if provider == "m365" else "puts the account's own in place of others"
             report.note(
                 "sender", f"{sender} is not refused yet: {PROVIDERS[provider].title} {what}, and {user} signs in",
@@ -561,9 +564,13 @@ class Examination:
         except client_module.SessionError as e:
             client.ended = True
             if e.reply:
+                _, remedy = explain(" ".join(map(str, e.reply)), self.provider)
+                self.foreign = sender if "smarthost.sender" in remedy else ""
                 return self.refused("mail", e.reply, "look for this reply in the smart host's documentation", "a mail")
             return self.broken("mail", e, "a mail")
         if refused:
+            _, remedy = explain(" ".join(map(str, refused[self.to])), self.provider)
+            self.foreign = sender if "smarthost.sender" in remedy else ""
             return self.refused("mail", refused[self.to], "see what the reply says", f"a mail from {sender}")
         self.report.good("mail", f"a test mail to {self.to} was taken: see that it arrives")
 

@@ -10,8 +10,8 @@ a [[board]] with its name, where it is found, and what is different on it.
     serial = "e6614c311b7e6f2a" # of its USB; or port = "/dev/ttyACM0"
     smarthost.sender = "barn-1@example.com"
 
-A table of a board is laid over the common one, key by key; a list ([[listener]], [[sensor]], [[device]]) takes the place of
-the common one. `{board}` in a text is the board's name; in [[sensor]] the board fills it in itself.
+A table of a board is laid over the common one, key by key; a list ([[listener]], [[sensor]], [[device]]) takes the
+place of the common one. `{board}` in a text is the board's name; in [[sensor]] the board fills it in itself.
 """
 
 import copy

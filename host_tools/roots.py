@@ -239,9 +239,9 @@ def choose(found, provider, store, families=None):
 def cost(roots):
     """(octets of heap that a board's configuration takes for them all the time, octets more in a TLS session).
 
-    The first is their base64 text. The second is mbedTLS's copy of the DER and what it makes of it, 1,518
-    (P-256) to 1,940 octets (RSA with 4,096 bits), measured as the growth of a process that loads one 2,000 times, on the 64-bit port;
-    a board's pointers are half as long.
+    The first is their base64 text. The second is mbedTLS's copy of the DER and what it makes of it, 1,518 octets
+    (P-256) to 1,940 (RSA, 4,096 bits), measured as the growth of a process that loads one 2,000 times, on the 64-bit
+    port; a board's pointers are half as long.
     """
     sizes = [len(root.der) for root in roots]
     return sum(4 * ((n + 2) // 3) + 17 for n in sizes), sum(n + 1940 for n in sizes)

@@ -2,22 +2,30 @@
 root of the tests' own, with a next root for the day after."""
 
 import datetime
+import hashlib
 import io
 import json
 import os
+import pty
+import re
 import select
 import shutil
+import ssl
+import subprocess
 import sys
+import termios
 import time
+import tomllib
 
+import certifi
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives import serialization as ser
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from edgepost import certificates, cli, device, roots, virtual
-from harness import PATIENCE
+from edgepost import build, certificates, cli, device, roots, unix, virtual
+from harness import PATIENCE, free_port
 
 SECRETS = {"SMTP": "smtp-secret-7711", "WIFI": "wifi-secret-8822"}
 BOARD = """\
@@ -156,7 +164,7 @@ def board(flash, tmp_path):
 
 class Done:
     def __init__(self, status, said):
-        self.status, self.said = status, said
+        self.status, self.said, self.flat = status, said, " ".join(said.split())
 
 
 @pytest.fixture
@@ -360,3 +368,333 @@ def test_a_watchdog_that_runs_is_stopped_by_a_hard_reset(host, board, toml, run)
     done = run(path, "--port", board.link, "--no-connect")
     assert done.status == 0 and "the gateway is up" in done.said, done.said
     assert board.resets == resets + 1
+
+
+INSTALL = """
+import os, sys, vfs
+image, code = sys.argv[1:]
+
+class Flash:
+    f = open(image, "r+b")
+    def readblocks(self, n, buf, offset=0):
+        self.f.seek(n * 4096 + offset)
+        self.f.readinto(buf)
+    def writeblocks(self, n, buf, offset=0):
+        self.f.seek(n * 4096 + offset)
+        self.f.write(buf)
+    def ioctl(self, op, arg):
+        if op == 3:
+            self.f.flush()
+        return {4: 212, 5: 4096}.get(op, 0)
+
+flash = Flash()
+vfs.VfsLfs2.mkfs(flash, progsize=256, readsize=256)
+vfs.mount(vfs.VfsLfs2(flash, progsize=256, readsize=256), "/flash")
+
+def copy(source, target):
+    for name, kind, *_ in os.ilistdir(source):
+        if kind == 0x4000:
+            os.mkdir(target + "/" + name)
+            copy(source + "/" + name, target + "/" + name)
+        else:
+            with open(source + "/" + name, "rb") as f, open(target + "/" + name, "wb") as g:
+                g.write(f.read())
+
+copy(code, "/flash")
+vfs.umount("/flash")
+flash.f.close()
+"""
+
+
+def test_the_real_gateway_comes_up_and_joins_its_network(host, toml, run, tmp_path):
+    micropython = unix.find_micropython()
+    (tmp_path / "install.py").write_text(INSTALL)
+    board = virtual.VirtualBoard(tmp_path / "state")
+    try:
+        code = build.build(micropython.mpy, print)
+        subprocess.run([micropython.path, "-X", "heapsize=4m", tmp_path / "install.py", board.image, code], check=True)
+        board.world.write_text(json.dumps({"wifi": {"barn": {"key": SECRETS["WIFI"]}}, "pins": {}}))
+        begin(board, b">>> ")
+        path = toml(host(), BOARD, ('"0.0.0.0"\nport = 2525', f'"127.0.0.1"\nport = {free_port()}'))
+        done = run(path, "--port", board.port, "--yes")
+        assert done.status == 0 and "the gateway is up and listens on 127.0.0.1 port" in done.said, done.said
+        assert "its address is " in done.said
+        board.world.write_text(json.dumps({"wifi": {"barn": {"key": "another password"}}, "pins": {}}))
+        done = run(path, "--port", board.port, "--no-connect")
+        assert done.status == 1 and "refuses the password: check wifi.password" in done.flat, done.said
+    finally:
+        board.close()
+
+
+# ---- questions
+
+ANSWERS = """\
+a name that is much too long for any board, so long that it is longer than sixty-four bytes
+barn-1
+barn
+short
+{wifi}
+
+other
+localhost
+no port
+{port}
+cold-store@example.com
+$NOT_SET
+$SMTP
+admin@
+admin@example.com
+both
+
+192.168.1.0/24
+freezer
+ds
+4
+-15
+"""
+
+
+def check_made(text):
+    raw = tomllib.loads(text)
+    assert raw["board"]["name"] == "barn-1" and raw["wifi"]["ssid"] == "barn"
+    assert raw["wifi"]["password"] == {"file": "new.wifi-password"} and raw["smarthost"]["password"] == {"env": "SMTP"}
+    assert raw["listener"][0] == {"address": "0.0.0.0", "port": 2525, "allow": ["192.168.1.0/24"]}
+    assert raw["sensor"][0]["above"] == -15.0 and raw["sensor"][0]["pin"] == 4
+    assert raw["mail"] == {"from": "cold-store@example.com", "to": ["admin@example.com"], "admin": "admin@example.com"}
+
+
+def test_questions_make_a_board_toml_with_the_answers_from_a_pipe(host, board, run, tmp_path):
+    path = tmp_path / "new.toml"
+    typed = ANSWERS.format(wifi=SECRETS["WIFI"], port=host().port) + "y\n"
+    done = run(path, "--port", board.link, typed=typed)
+    assert done.status == 0, done.said
+    for line in ("is longer than 64 bytes", "this has 5 characters, and that of a network has 8 to 63",
+                 "'no port' is not a number", "names an environment variable that is not set", "has no domain",
+                 "Password there, or $NAME of an environment variable (is not shown):"):  # fmt: skip
+        assert line in done.said, done.said
+    check_made(path.read_text())
+    secret = tmp_path / "new.wifi-password"
+    assert secret.read_text() == SECRETS["WIFI"] + "\n" and secret.stat().st_mode & 0o777 == 0o600
+    values = json.loads(on_board(board))
+    assert values["wifi"]["password"] == SECRETS["WIFI"] and values["sensor"][0]["above"] == -15.0
+
+
+def test_questions_are_answered_in_a_terminal_where_secrets_have_no_echo(host, board, tmp_path):
+    path = tmp_path / "new.toml"
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgepost", "provision", path, "--port", board.link, "--no-connect"],
+        stdin=slave, stdout=slave, stderr=slave, start_new_session=True, preexec_fn=lambda: os.login_tty(0),
+    )  # fmt: skip
+    os.close(slave)
+    said = b""
+    waiting = ANSWERS.format(wifi=SECRETS["WIFI"], port=1).splitlines()
+    end = time.monotonic() + PATIENCE
+    try:
+        while True:
+            assert select.select([master], [], [], max(0, end - time.monotonic()))[0], said
+            try:
+                said += os.read(master, 4096)
+            except OSError:  # it has ended
+                break
+            asked = re.search(rb"[\])a-z]: $", said.rpartition(b"\n")[2])
+            if asked and waiting:
+                if b"is not shown" in said.rpartition(b"\n")[2]:
+                    wait_no_echo(master)
+                os.write(master, waiting.pop(0).encode() + b"\n")
+                said += b"\n"
+        assert process.wait(PATIENCE) == 2 and not waiting
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+    check_made(path.read_text())
+    text = said.decode()
+    assert "give smarthost.ca" in text and not [s for s in SECRETS.values() if s in text], text
+
+
+def wait_no_echo(fd):
+    """getpass says its prompt and switches the echo off; which comes first is its affair."""
+    end = time.monotonic() + PATIENCE
+    while termios.tcgetattr(fd)[3] & termios.ECHO and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def test_what_a_board_toml_lacks_is_asked_for_and_written_there(host, board, toml, run, tmp_path):
+    path = toml(host(), BOARD, ('[wifi]\nssid = "barn"\npassword = { env = "WIFI" }\n', ""), (
+        'password = { env = "SMTP" }\n', ""))  # fmt: skip
+    done = run(path, "--port", board.link, "--yes")
+    assert done.status == 2 and "nobody answers: Name of the Wi-Fi network?" in done.said
+    assert "say it in wifi.ssid" in done.said
+    done = run(path, "--port", board.link, "--yes", typed=f"barn\n{SECRETS['WIFI']}\n$SMTP\nadmin@example.com\n")
+    assert done.status == 0, done.said
+    text = path.read_text()
+    assert 'password = { env = "SMTP" }' in text.replace('{env', "{ env").replace('"}', '" }') and "# for now" in text
+    assert tomllib.loads(text)["wifi"] == {"ssid": "barn", "password": {"file": "board.wifi-password"}}
+    assert json.loads(on_board(board))["smarthost"][0]["password"] == SECRETS["SMTP"]
+
+
+# ---- roots
+
+
+def test_roots_are_of_both_chains_and_of_the_provider_and_three_at_the_most(pki):
+    store = roots.trusted()
+    names = {name: mark for row in roots.FAMILIES for name, mark in row[2]}
+    for row in roots.FAMILIES:  # every root of the table is one that computers trust
+        assert [name for name, mark in row[2] if mark not in {**store, **certifis()}] == []
+    store = certifis()
+    found = {names[n]: store[names[n]] for n in ("GTS Root R4", "GTS Root R1")}
+    assert [r.name for r in roots.choose(found, "gmail", store)] == ["GTS Root R4", "GTS Root R1", "GTS Root R3"]
+    assert [r.name for r in roots.choose({}, "m365", store)][0] == "DigiCert Global Root G2"
+    found = {names["ISRG Root X1"]: store[names["ISRG Root X1"]]}
+    assert [r.name for r in roots.choose(found, "", store)] == ["ISRG Root X1", "ISRG Root X2"]
+    small = {mark: der for mark, der in store.items() if mark in found}
+    assert len(roots.choose(found, "", small)) == 1  # what this computer does not trust is not taken
+    assert roots.choose({}, "", store) == []
+
+
+def certifis():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(certifi.where())
+    return {hashlib.sha256(der).hexdigest(): der for der in context.get_ca_certs(True)}
+
+
+def test_a_certificate_that_this_computer_does_not_trust_is_told(host, smarthost, toml, run):
+    own = smarthost(username="cold-store@example.com", password=SECRETS["SMTP"])  # under a CA of its own
+    made = host()
+    done = run(toml(own), "--check", "--port", "/dev/null")
+    assert done.status == 2 and 'is signed by edgepost development CA, which this computer does not trust' in done.said
+    assert 'smarthost.ca = "ca.pem"' in done.said
+    done = run(toml(made, BOARD, ('"localhost"', '"127.0.0.1"')), "--check", "--port", "/dev/null")
+    assert done.status == 2 and "is for another name than 127.0.0.1" in done.said
+    done = run(toml(made, BOARD, ("username", 'security = "tls"\nusername')), "--check", "--port", "/dev/null")
+    assert done.status == 2 and "no TLS session with localhost" in done.said, done.said
+    made.stop()
+    done = run(toml(made), "--check", "--port", "/dev/null")
+    assert done.status == 1 and "nobody listens there: check smarthost.port" in done.flat, done.said
+
+
+def test_a_wrong_password_at_the_smart_host_stops_it(host, board, toml, run, monkeypatch):
+    path = toml(host())
+    monkeypatch.setenv("SMTP", "wrong-secret-9933")
+    done = run(path, "--port", board.link, "--yes")
+    assert done.status == 1 and "check username and password" in done.flat and "wrong-secret" not in done.said
+    assert on_board(board) is None
+
+
+# ---- a listener's certificate
+
+
+def test_a_listener_gets_a_certificate_of_the_users_own_ca_which_is_renewed(host, board, toml, run, tmp_path):
+    path = toml(host(), BOARD, ("port = 2525", 'port = 2525\ntls = "starttls"'))
+    done = run(path, "--port", board.link, "--yes", "--certificate", "--name", "10.0.0.9")
+    assert done.status == 0, done.said
+    directory = tmp_path / "edgepost-ca"
+    assert f"devices have to trust {directory}/ca.pem" in done.flat
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert (directory / "cold-store.key").stat().st_mode & 0o777 == 0o600
+    first = (directory / "cold-store.pem").read_bytes()
+    alt = x509.load_pem_x509_certificate(first).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(n.value) for n in alt] == ["cold-store", "cold-store.local", "10.0.0.9"]
+    assert 'cert = "edgepost-ca/cold-store.pem"' in path.read_text()
+    assert "call it by 192.168.1.9 will not accept its certificate" in done.flat, done.said
+    done = run(path, "--port", board.link, "--no-connect", "--certificate", "--name", "10.0.0.9")
+    assert done.status == 0 and "is good and stays" in done.said and "configuration already" in done.said
+    done = run(path, "--port", board.link, "--no-connect", "--certificate", "--name", "192.168.1.9")
+    assert done.status == 0 and "made the certificate" in done.said and "will not accept" not in done.said
+    authority = certificates.Authority(directory)
+    authority.issue(["cold-store", "cold-store.local"], label="cold-store", days=60)
+    done = run(path, "--port", board.link, "--no-connect", "--certificate")
+    assert "made the certificate" in done.said  # the one of before would not last
+    assert (directory / "cold-store.pem").read_bytes() != first
+
+
+def test_a_certificate_without_a_listener_that_needs_one_is_a_mistake(host, toml, run):
+    done = run(toml(host()), "--certificate", "--port", "/dev/null")
+    assert done.status == 2 and "--certificate is for a listener with TLS" in done.said
+
+
+# ---- a fleet
+
+FLEET = """\
+[common]
+ntp = []
+domain = "{board}.example.com"
+[wifi]
+ssid = "barn"
+password = { env = "WIFI" }
+[smarthost]
+host = "localhost"
+port = {port}
+username = "cold-store@example.com"
+password = { env = "SMTP" }
+[mail]
+from = "{board}@example.com"
+to = ["oncall@example.com"]
+[[listener]]
+address = "0.0.0.0"
+allow = ["192.168.1.0/24"]
+
+[[board]]                       # by the gate
+name = "barn-1"
+port = "{here}"
+smarthost.sender = "barn-1@example.com"
+
+[[board]]
+name = "barn-2"
+serial = "no such number"
+wifi.ssid = "stable"
+[[board.sensor]]
+name = "inside"
+driver = "chip"
+above = 40
+text = "{name} of {board}"
+"""
+
+
+def test_each_board_of_a_fleet_has_its_own_name_and_sender(host, board, toml, run):
+    path = toml(host(), FLEET, ("{here}", str(board.link)), name="fleet.toml")
+    done = run(path, "--all", "--yes")
+    assert done.status == 0, done.said
+    assert "1 of 1 boards are done" in done.said and "not plugged in: barn-2" in done.said
+    values = json.loads(on_board(board))
+    assert values["board"]["name"] == "barn-1" and values["board"]["domain"] == "barn-1.example.com"
+    assert values["wifi"]["hostname"] == "barn-1" and values["mail"]["from"] == "barn-1@example.com"
+    assert values["smarthost"][0]["sender"] == "barn-1@example.com" and len(values["smarthost"][0]["ca"]) == 2
+    text = path.read_text()
+    assert tomllib.loads(text)["smarthost"]["ca"] == "localhost.roots.pem" and "# by the gate" in text
+    done = run(path, "--board", "barn-2", "--port", board.link, "--no-connect")
+    assert done.status == 0, done.said
+    values = json.loads(on_board(board))
+    assert values["wifi"]["ssid"] == "stable" and not values["smarthost"][0]["sender"]
+    assert values["sensor"][0]["text"] == "{name} of {board}" and values["mail"]["from"] == "barn-2@example.com"
+
+
+def test_a_proposed_sender_goes_where_the_board_has_its_own(host, board, toml, run):
+    path = toml(host(provider="m365"), FLEET, ("{here}", str(board.link)), (
+        'smarthost.sender = "barn-1@', 'smarthost.username = "cold-store@example.com"\nsmarthost.sender = "barn-1@'),
+        name="fleet.toml")  # fmt: skip
+    done = run(path, "--board", "barn-1", "--yes", "--to", "oncall@example.com")
+    assert done.status == 0, done.said
+    raw = tomllib.loads(path.read_text())
+    assert raw["board"][0]["smarthost"]["sender"] == "cold-store@example.com" and "sender" not in raw["smarthost"]
+
+
+@pytest.mark.parametrize(
+    ("words", "replace", "said"),
+    [
+        ((), None, "is of 2 boards (barn-1, barn-2): say which one by --board NAME, or --all"),
+        (("--board", "barn-9"), None, "has no board 'barn-9'; it has barn-1, barn-2"),
+        (("--board", "barn-2"), None, "barn-2 is not plugged in (USB serial number no such number)"),
+        (("--all",), None, "none of the 2 boards"),
+        (("--all",), ('"barn-2"', '"barn-1"'), "board[2].name: 'barn-1' is the name of another board already"),
+        (("--board", "barn-2"), ("above = 40", "abuv = 40"), "sensor.abuv: is not a known key"),
+        (("--board", "barn-1"), ('ssid = "barn"', 'ssid = ""'), "board barn-1: wifi.ssid"),
+    ],
+)
+def test_what_is_wrong_with_a_fleet_is_said(host, toml, run, words, replace, said):
+    path = toml(None, FLEET, *([replace] if replace else []), name="fleet.toml")
+    path.write_text(path.read_text().replace("host = \"localhost\"", 'host = "localhost"\nsecurity = "none"'))
+    host()
+    done = run(path, "--no-connect", *words)
+    assert done.status == 2 and said in done.said, done.said

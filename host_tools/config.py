@@ -578,7 +578,7 @@ def _secret(value, info):
     elif isinstance(value, str):
         secret, what = value, "the password"
     else:
-        raise ValueError(f"{_show(value)} is neither text in quotes nor {{ env = ... }}")
+        raise ValueError("is neither text in quotes nor { env = ... }")  # it may be one all the same: not shown
     if not secret:
         raise ValueError(f"{what} is empty")
     if len(secret.encode("utf-8", "surrogatepass")) > 4096:

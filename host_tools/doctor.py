@@ -544,7 +544,9 @@ class Examination:
                 return
             if reply[0] in (250, 251):
                 report.good("recipient", f"{self.to} is accepted")
-            else:
+            else:  # Postfix refuses a foreign sender here
+                _, remedy = explain(" ".join(map(str, reply)), provider)
+                self.foreign = sender if "smarthost.sender" in remedy else self.foreign
                 self.refused("recipient", reply, "check the address", f"recipient {self.to}")
         await self.ask(stream, client, b"RSET")
 

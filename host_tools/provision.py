@@ -10,6 +10,7 @@ right.
 
 import asyncio
 import base64
+import contextlib
 import datetime
 import hashlib
 import ipaddress
@@ -121,6 +122,7 @@ class Provision:
         self.env = os.environ
         self.secrets = []
         self.store = None
+        self.drafts = None  # where what is not to be written goes
         self.found = {}  # (host, port): the file of its roots
         self.seen = set()  # what was examined at smart hosts
 
@@ -220,7 +222,8 @@ class Provision:
         if len(chosen) == len(found):
             self.note("  note  which root it may change to is not known: when it does, run this command again")
         if self.args.check:
-            path = Path(tempfile.mkdtemp(prefix="edgepost-")) / name
+            self.drafts = self.drafts or tempfile.TemporaryDirectory(prefix="edgepost-")
+            path = Path(self.drafts.name) / name
         else:
             path = task.file.path.absolute().with_name(name)
         roots.write(path, host["host"], chosen)
@@ -273,8 +276,9 @@ class Provision:
     def session(self, host, values):
         report = doctor.Report(self.row)
         self.say(f"{host['host']} port {host['port']}")
-        to = self.args.to or ""
-        examination = doctor.Examination(report, host, values, to, bool(to), patience=self.args.timeout)
+        mail = values["mail"]
+        to = self.args.to or (mail["to"] or [mail["admin"]])[0]  # many refuse a sender only with a recipient
+        examination = doctor.Examination(report, host, values, to, bool(self.args.to), patience=self.args.timeout)
         asyncio.run(examination.run())
         return examination
 
@@ -427,14 +431,8 @@ class Provision:
 
     def go_on(self, board, hard):
         """What ran on the board before runs again."""
-        try:
-            if hard:
-                board.start("import machine\nmachine.reset()")
-            else:
-                board.run_main()
-        except device.BoardError:
-            pass
-        board.leave()
+        with contextlib.suppress(device.BoardError):
+            start.again(board, hard, False, 20)
 
     def tell(self, up, values, info):
         if not up.code:
@@ -445,7 +443,8 @@ class Provision:
             self.say("\n".join("  | " + line for line in up.said[-12:]) or "  | nothing")
             raise Failed
         where = f"; its address is {up.address}" if up.address else ""
-        listens = f" and listens on {', '.join(up.listens)}" if up.listens else ""
+        ports = up.listens or [f"{t['address']} port {t['port']}" for t in values["listener"]]
+        listens = f" and listens on {', '.join(ports)}" if ports else ""
         self.say(f"edgepost: the gateway is up{listens}{where}")
         if up.network:
             self.note(f"edgepost: but it has no network: {up.network}. Put it right and run this again")
@@ -525,6 +524,14 @@ def run(args):
         wizard.make(path)
     file = File(path, args.check)
     work = Provision(args)
+    try:
+        return _run(work, args, path, file)
+    finally:
+        if work.drafts:
+            work.drafts.cleanup()
+
+
+def _run(work, args, path, file):
     if not fleet.is_one(file.raw):
         if args.board or args.all:
             raise UserError(f"{path} is of one board: --board and --all are for a fleet, with [[board]] tables")
@@ -543,7 +550,8 @@ def run(args):
 def _one(work, task):
     try:
         work.prepare(task)
-        if work.args.check and not work.args.port and not task.member:
+        named = work.args.port or task.member and (task.member.port or task.member.serial)
+        if work.args.check and not named:
             try:
                 device.find()
             except UserError as e:

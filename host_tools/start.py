@@ -53,6 +53,7 @@ class Up:
             self.listens.append(what[13:])
         elif area == "wifi" and what.startswith("joined "):
             self.address, self.network = what.rpartition(" as ")[2], ""
+            self.ready = True  # what it said while its port was away is lost
         elif area == "wifi" and what.endswith("It is tried again"):
             self.network = what.removesuffix(". It is tried again")
         elif area == "sleep":
@@ -66,7 +67,11 @@ def again(board, hard=False, wifi=True, patience=PATIENCE, network=NETWORK):
     the line breaks for good.
     """
     up = Up()
-    read, leave = (_hard if hard else _soft)(board, patience)
+    try:
+        read, leave = (_hard if hard else _soft)(board, patience)
+    except BaseException:
+        board.leave()
+        raise
     rest = b""
     end = time.monotonic() + patience
     try:

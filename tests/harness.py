@@ -8,10 +8,12 @@ The fixtures `gateway` and `smarthost` of tests/host and tests/interop are made 
 
 import email.message
 import os
+import select
 import smtplib
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from edgepost import config, unix
@@ -158,6 +160,20 @@ class RunningGateway:
 
     def __exit__(self, *exc):
         self.kill()
+
+
+def switch_on(board, wait):
+    """Switches a VirtualBoard on, and waits until it has said this: one that is starting may answer a call twice."""
+    fd = os.open(board.port, os.O_RDWR | os.O_NOCTTY)
+    try:
+        board.power(True)
+        said = b""
+        end = time.monotonic() + PATIENCE
+        while wait not in said:
+            assert select.select([fd], [], [], max(0, end - time.monotonic()))[0], said
+            said += os.read(fd, 1000)
+    finally:
+        os.close(fd)
 
 
 def edgepost(*args, env=None, cwd=None, timeout=60):

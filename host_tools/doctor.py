@@ -88,6 +88,7 @@ class Examination:
         self.provider = known(self.host)
         self.said = []  # (command, reply) of the session, without secrets
         self.greeting = ""
+        self.stranger = False  # nobody has signed in, because no token was asked for
         self.foreign = ""  # a sender that the smart host refuses, or will refuse by what its provider says
 
     async def run(self):
@@ -242,6 +243,7 @@ class Examination:
         where, mechanism = oauth["token_url"], oauth.get("mechanism", "XOAUTH2")
         grant = oauth.get("grant", "refresh_token")
         if grant == "refresh_token" and not where.startswith(_LASTING) and not self.oauth:
+            self.stranger = True
             self.report.note(
                 "token", f"{where} was not asked: where a refresh token works once, that would take it from the board",
                 "if the board has not used it yet, or it lasts: --oauth",
@@ -467,11 +469,11 @@ class Examination:
             if slow and provider != "ses":
                 rates = ", ".join(f"{name} = {getattr(row, name)}" for name in slow)
                 report.note("rates", f"{row.title} documents a limit that is not configured", f"set {rates}, or less")
-        for sender in self.senders():
+        for sender in () if self.stranger else self.senders():
             await self.sender(stream, client, sender)
             if client.ended:
                 return
-        if self.send and self.to and report.ok:
+        if self.send and self.to and report.ok and not self.stranger:
             await self.deliver(stream, client)
         await self.ask(stream, client, b"QUIT")
 
@@ -514,7 +516,7 @@ class Examination:
         if reply is None:
             return
         if reply[0] != 250:
-            self.foreign = sender if reply[0] >= 500 else ""
+            self.foreign = sender if reply[0] in (550, 553, 554) else ""
             return self.refused(
                 "sender", reply, "set smarthost.sender to an address that this user may send as", f"sender {sender}"
             )

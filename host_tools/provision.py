@@ -291,7 +291,7 @@ class Provision:
                 sender = ask("An address that it may send as", wizard.checked("smarthost.sender"), "")
             except UserError:
                 sender = ""
-        if not sender or sender.lower() == host.get("sender", "").lower():
+        if not sender or sender.lower() == examination.foreign.lower():
             return False
         what = f'smarthost.sender = "{sender}"'
         if self.args.check:

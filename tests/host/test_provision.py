@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives import serialization as ser
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from edgepost import build, certificates, cli, device, roots, unix, virtual
+from edgepost.tokens import TokenServer
 from harness import PATIENCE, free_port, switch_on
 
 SECRETS = {"SMTP": "smtp-secret-7711", "WIFI": "wifi-secret-8822"}
@@ -91,9 +92,9 @@ def pem(*certs):
 class Pki:
     """root -> intermediate -> server, and next, which is trusted, and signs nothing yet."""
 
-    def __init__(self, path):
-        self.root, self.next = make("Root of today"), make("Root of tomorrow")
-        middle = make("Intermediate", self.root)
+    def __init__(self, path, today="Root of today"):
+        self.root, self.next = make(today), make("Root of tomorrow")
+        middle = make(f"Intermediate of {today}", self.root)
         leaf = make("localhost", middle, False)
         self.store = path / "store.pem"
         self.store.write_bytes(pem(self.root[0], self.next[0]))
@@ -478,6 +479,7 @@ def test_questions_make_a_board_toml_with_the_answers_from_a_pipe(host, board, r
                  "Password there, or $NAME of an environment variable (is not shown):"):  # fmt: skip
         assert line in done.said, done.said
     check_made(path.read_text())
+    assert SECRETS["WIFI"] not in path.read_text()
     secret = tmp_path / "new.wifi-password"
     assert secret.read_text() == SECRETS["WIFI"] + "\n" and secret.stat().st_mode & 0o777 == 0o600
     values = json.loads(on_board(board))
@@ -556,6 +558,34 @@ def test_roots_are_of_both_chains_and_of_the_provider_and_three_at_the_most(pki)
     small = {mark: der for mark, der in store.items() if mark in found}
     assert len(roots.choose(found, "", small)) == 1  # what this computer does not trust is not taken
     assert roots.choose({}, "", store) == []
+
+
+def test_a_providers_roots_are_found_without_a_connection_by_its_name(host, toml, run, monkeypatch):
+    path = toml(None, BOARD, ('"localhost"', '"smtp.office365.com"'))
+    host()
+    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
+    done = run(path, "--check", "--no-connect", "--port", "/dev/ttyNOWHERE")
+    assert done.status == 2 and "/dev/ttyNOWHERE is not there" in done.said
+    for name in ("DigiCert Global Root G2", "Microsoft RSA Root Certificate Authority 2017", "DigiCert Global Root G3"):
+        assert f"{name}, until 20" in done.said, done.said
+
+
+def test_the_token_servers_root_is_found_as_well(host, smarthost, toml, run, pki, tmp_path, monkeypatch):
+    other = Pki(tmp_path, "Root of tokens")  # another CA than the smart host's
+    (tmp_path / "both.pem").write_bytes(pki.store.read_bytes() + other.store.read_bytes())
+    with TokenServer(tmp_path / "tokens", username="cold-store@example.com") as tokens:
+        tokens._server.context = other.context
+        smart = host(tokens=tokens)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "both.pem"))
+        monkeypatch.setenv("TOKEN", tokens.sign_in())
+        oauth = (
+            'auth = "oauth2"\n[smarthost.oauth]\nclient_id = "edgepost"\nrefresh_token = { env = "TOKEN" }\n'
+            f'token_url = "https://localhost:{tokens.port}/token"\n'
+        )
+        path = toml(smart, BOARD, ('password = { env = "SMTP" }\n', oauth))
+        done = run(path, "--check", "--port", "/dev/ttyNOWHERE")
+    assert done.status == 2 and "is not there" in done.said and done.said.count("its chain ends here") == 2, done.said
+    assert "Root of tokens, until" in done.said and os.environ["TOKEN"] not in done.said
 
 
 def certifis():

@@ -16,6 +16,12 @@ def _run(args):
     return unix.run(args.board, args.state, args.heapsize, args.flash_size)
 
 
+def _provision(args):
+    from . import provision
+
+    return provision.run(args)
+
+
 def _smarthost(args):
     from . import smarthost
 
@@ -26,12 +32,6 @@ def _doctor(args):
     from . import doctor
 
     return doctor.run(args)
-
-
-def _provision(args):
-    from . import provision
-
-    return provision.run(args)
 
 
 def _oauth(args):
@@ -134,6 +134,30 @@ def parser():
         help="size of a new flash image, such as 2MB (default: twice max_bytes, at least 1MB)",
     )
     sub = add(
+        "provision",
+        _provision,
+        "Put a configuration on a board: asks for what board.toml lacks, checks it, signs in at the smart host,"
+        " finds the roots that verify it, writes it all or nothing, and waits until the gateway is up. Without a"
+        " board.toml it makes one by questions."
+        " Exit status: 0 done, 1 the smart host or the gateway does not do, 2 you can put it right.",
+    )
+    sub.add_argument("board_toml", nargs="?", default="board.toml", metavar="board.toml", help="or a fleet's file")
+    sub.add_argument("--port", metavar="PORT", help="where the board is (default: the one that is plugged in)")
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--board", metavar="NAME", help="of a fleet: this one")
+    which.add_argument("--all", action="store_true", help="of a fleet: all that are plugged in")
+    sub.add_argument("--check", action="store_true", help="does all but write")
+    sub.add_argument("--no-connect", action="store_true", help="asks no smart host")
+    sub.add_argument("--yes", action="store_true", help="agrees to each change of board.toml that it proposes")
+    sub.add_argument("--to", metavar="ADDRESS", help="one short mail goes there, to see that the sender is taken")
+    sub.add_argument("--certificate", action="store_true", help="makes or renews certificates of listeners with TLS")
+    sub.add_argument("--name", action="append", default=[], metavar="NAME", help="with --certificate: one more name or"
+                     " address of the board; may be repeated")  # fmt: skip
+    sub.add_argument(
+        "--timeout", type=float, default=20, metavar="S", help="seconds to wait for an answer (default: %(default)s)"
+    )
+    sub.epilog = "example: edgepost provision board.toml --port /dev/ttyACM0"
+    sub = add(
         "smarthost",
         _smarthost,
         "Run a smart host for development: STARTTLS and AUTH required, shows and keeps what"
@@ -191,30 +215,6 @@ def parser():
     )
     sub.add_argument("--json", action="store_true", help="for machines")
     sub.epilog = "example: edgepost doctor board.toml --to oncall@example.com"
-    sub = add(
-        "provision",
-        _provision,
-        "Put a configuration on a board: asks for what board.toml lacks, checks it, signs in at the smart host,"
-        " finds the roots that verify it, writes it all or nothing, and waits until the gateway is up. Without a"
-        " board.toml it makes one by questions."
-        " Exit status: 0 done, 1 the smart host or the gateway does not do, 2 you can put it right.",
-    )
-    sub.add_argument("board_toml", nargs="?", default="board.toml", metavar="board.toml", help="or a fleet's file")
-    sub.add_argument("--port", metavar="PORT", help="where the board is (default: the one that is plugged in)")
-    which = sub.add_mutually_exclusive_group()
-    which.add_argument("--board", metavar="NAME", help="of a fleet: this one")
-    which.add_argument("--all", action="store_true", help="of a fleet: all that are plugged in")
-    sub.add_argument("--check", action="store_true", help="does all but write")
-    sub.add_argument("--no-connect", action="store_true", help="asks no smart host")
-    sub.add_argument("--yes", action="store_true", help="agrees to each change of board.toml that it proposes")
-    sub.add_argument("--to", metavar="ADDRESS", help="one short mail goes there, to see that the sender is taken")
-    sub.add_argument("--certificate", action="store_true", help="makes or renews certificates of listeners with TLS")
-    sub.add_argument("--name", action="append", default=[], metavar="NAME", help="with --certificate: one more name or"
-                     " address of the board; may be repeated")  # fmt: skip
-    sub.add_argument(
-        "--timeout", type=float, default=20, metavar="S", help="seconds to wait for an answer (default: %(default)s)"
-    )
-    sub.epilog = "example: edgepost provision board.toml --port /dev/ttyACM0"
     sub = add(
         "oauth",
         _oauth,

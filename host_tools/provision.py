@@ -173,9 +173,11 @@ class Provision:
         """Finds the roots of those smart hosts whose `ca` is not given."""
         for number, host in enumerate(task.smarthosts()):
             oauth = host.get("oauth") if isinstance(host.get("oauth"), dict) else {}
-            if "ca" in host or host.get("security") == "none" or host.get("verify") == "none":
-                continue
             security = host.get("security", "starttls")
+            if "ca" in host or security not in ("starttls", "tls") or host.get("verify") == "none":
+                continue
+            if not host.get("host") or host.get("protocol", "smtp") != "smtp":
+                continue
             port = host.get("port", 465 if security == "tls" else 587)
             name = f"{host['host']}.roots.pem"
             if (host["host"], port) not in self.found:
@@ -264,7 +266,7 @@ class Provision:
     def examine(self, task, values):
         for number, host in enumerate(values["smarthost"]):
             mark = hashlib.sha256(json.dumps([host, values["mail"], bool(values["listener"])]).encode()).digest()
-            if mark in self.seen:
+            if mark in self.seen or not host.get("host") or host.get("protocol", "smtp") != "smtp":
                 continue
             self.seen.add(mark)
             examination = self.session(host, values)

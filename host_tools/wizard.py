@@ -192,7 +192,7 @@ def _sensor():
     if driver == "digital":
         return text + 'on = "open"\noff = "closed"\nis = "open"\nrecovery = true\n'
     limit = ask("Alert above how many °C", number("sensor.above", float), "30", key="sensor.above")
-    return text + f'above = {q(limit)}\nunit = "°C"\nfor = "5m"\nhysteresis = 1.0\nrecovery = true\n'
+    return text + f'above = {q(limit)}\nunit = "°C"\nfor = "1m"\nhysteresis = 1.0\nrecovery = true\n'
 
 
 # ---- what an existing one lacks

@@ -17,6 +17,7 @@ import termios
 import time
 import tomllib
 import tty
+import types
 
 import certifi
 import pytest
@@ -703,6 +704,16 @@ def test_each_board_of_a_fleet_has_its_own_name_and_sender(host, board, toml, ru
     values = json.loads(on_board(board))
     assert values["wifi"]["ssid"] == "stable" and not values["smarthost"][0]["sender"]
     assert values["sensor"][0]["text"] == "{name} of {board}" and values["mail"]["from"] == "barn-2@example.com"
+
+
+def test_a_board_of_a_fleet_is_found_by_the_serial_number_of_its_usb(host, board, toml, run, monkeypatch):
+    path = toml(host(), FLEET, ("{here}", "/dev/ttyNOWHERE"), name="fleet.toml")
+    plugged = [types.SimpleNamespace(device=at, serial_number=number, vid=0x2E8A) for at, number in (
+        ("/dev/ttyOTHER", "another"), (str(board.link), "No Such Number"), ("/dev/ttyS0", None))]  # fmt: skip
+    monkeypatch.setattr(device.serial.tools.list_ports, "comports", lambda: plugged)
+    done = run(path, "--yes")  # the one that is there
+    assert done.status == 0, done.said
+    assert json.loads(on_board(board))["board"]["name"] == "barn-2"
 
 
 def test_a_proposed_sender_goes_where_the_board_has_its_own(host, board, toml, run):

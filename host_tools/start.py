@@ -109,19 +109,23 @@ def _hard(board, patience):
     """A hard reset. The port may vanish with it, and is opened again when it is back."""
     board.start("import machine\nmachine.reset()")
     end = time.monotonic() + patience
-    line = None
+    line, gone = None, False
 
     def leave():
         with contextlib.suppress(OSError, TypeError):
-            (line.close if line else board.leave)()
+            if not gone:
+                board.leave()
+            elif line:
+                line.close()
 
     def read():
-        nonlocal line
-        try:
-            if not line:
+        nonlocal line, gone
+        if not gone:
+            try:
                 return board.read(0.2)
-        except device.Gone:
-            board.leave()
+            except device.Gone:
+                board.leave()
+                gone = True
         while True:
             try:
                 if not line:

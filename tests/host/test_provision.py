@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import termios
+import threading
 import time
 import tomllib
 import tty
@@ -26,7 +27,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives import serialization as ser
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from edgepost import build, certificates, cli, device, roots, unix, virtual
+from edgepost import build, certificates, cli, device, roots, start, unix, virtual
 from edgepost.tokens import TokenServer
 from harness import PATIENCE, free_port, switch_on
 
@@ -431,6 +432,52 @@ def test_the_real_gateway_comes_up_and_joins_its_network(host, toml, run, tmp_pa
         assert "its address is " in done.said
     finally:
         board.close()
+
+
+class Leaving:
+    """A board whose port goes away with a reset, and comes back: what it said first is lost."""
+
+    def __init__(self, port):
+        self.port, self.over = str(port), threading.Event()
+
+    def start(self, code):
+        assert "machine.reset()" in code
+        self.thread = threading.Timer(0.1, self.come_back)
+        self.thread.start()
+
+    def read(self, wait):
+        raise device.Gone("it is gone")
+
+    def leave(self):
+        """Gives its line back."""
+
+    def come_back(self):
+        master, slave = pty.openpty()
+        tty.setraw(slave)
+        os.symlink(os.ttyname(slave), self.port)
+        try:
+            for _ in range(PATIENCE * 10):
+                os.write(master, b"net\r\n+3 wifi: joined \"barn\" as 192.168.1.9\r\n")
+                if self.over.wait(0.1):
+                    break
+        finally:
+            os.close(slave)
+            os.close(master)
+
+
+def test_a_port_that_goes_away_with_a_reset_is_waited_for(tmp_path):
+    board = Leaving(tmp_path / "port")
+    up = start.again(board, hard=True)
+    board.over.set()
+    board.thread.join(PATIENCE)
+    assert up.ready and up.address == "192.168.1.9" and not up.failed
+
+
+def test_a_port_that_does_not_come_back_is_told(tmp_path):
+    board = Leaving(tmp_path / "port")
+    board.come_back = lambda: None
+    with pytest.raises(device.Gone, match="was reset and did not come back"):
+        start.again(board, hard=True, patience=0.5)
 
 
 # ---- questions

@@ -180,12 +180,15 @@ class Provision:
                 continue
             port = host.get("port", 465 if security == "tls" else 587)
             name = f"{host['host']}.roots.pem"
-            if (host["host"], port) not in self.found:
+            asked = (host["host"], port) in self.found
+            if not asked:
                 self.found[host["host"], port] = self.find(task, host, port, security, oauth, name)
             path = self.found[host["host"], port]
             host["ca"] = str(path) if self.args.check else path.name
             told = f'ca = "{path.name}" in {task.file.path}'
-            if self.args.check:
+            if asked:
+                pass  # and refused
+            elif self.args.check:
                 self.say(f"edgepost: would write {path} and {told}")
             elif agree(f"Write {told}?", self.args.yes):
                 task.set(number, "ca", path.name)
@@ -572,6 +575,7 @@ def _all(work, file, boards):
     if not here:
         raise UserError(f"none of the {len(boards)} boards of {file.path} is plugged in")
     for member in here:
+        member = fleet.members(file.raw, file.path)[member.n]  # what was agreed for one before is there
         work.say(f"\n{member.name}")
         try:
             status = _one(work, Task(file, member.raw, f"{file.path}, board {member.name}", member))

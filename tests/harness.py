@@ -164,6 +164,7 @@ class RunningGateway:
 
 def switch_on(board, wait):
     """Switches a VirtualBoard on, and waits until it has said this: one that is starting may answer a call twice."""
+    board.power(False)  # behind which its port is there again, if its cable was pulled
     fd = os.open(board.port, os.O_RDWR | os.O_NOCTTY)
     try:
         board.power(True)

@@ -763,6 +763,16 @@ def test_a_board_of_a_fleet_is_found_by_the_serial_number_of_its_usb(host, board
     assert json.loads(on_board(board))["board"]["name"] == "barn-2"
 
 
+def test_what_was_agreed_for_one_board_is_not_asked_again_for_the_next(host, board, toml, run, monkeypatch):
+    fleet_of = FLEET.replace("{here}", str(board.link)).replace('serial = "no such number"', f'port = "{board.port}"')
+    path = toml(host(), fleet_of, name="fleet.toml")  # one board under two names
+    for typed, asked in (("n\n", 1), ("y\n", 1), ("", 0)):
+        done = run(path, "--all", typed=typed)
+        assert done.status == 0 and "2 of 2 boards are done" in done.said, done.said
+        assert done.said.count("Write ca =") == asked, done.said
+    assert tomllib.loads(path.read_text())["smarthost"]["ca"] == "localhost.roots.pem"
+
+
 def test_a_proposed_sender_goes_where_the_board_has_its_own(host, board, toml, run):
     path = toml(host(provider="m365"), FLEET, ("{here}", str(board.link)), (
         'smarthost.sender = "barn-1@', 'smarthost.username = "cold-store@example.com"\nsmarthost.sender = "barn-1@'),

@@ -7,10 +7,10 @@ import json
 
 import gateway
 import status
+from routes import answer
 from smtp import const
 from smtp.queue import Damaged
 from views import number
-from web import answer
 
 _ROW = const(4)  # as in queue
 _HELD = const(0x3FFFFFFF)

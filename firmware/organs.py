@@ -46,6 +46,10 @@ def work(board, config, relay, server, listeners):
         except (TypeError, ValueError) as e:
             raise gateway.Unusable("board.led is %r, and this board has no such pin (%s)" % (me["led"], e))
         jobs.append(("led", lambda: led.run(pin.value, lambda: state(relay, station))))
+    if not config.get("sleep"):
+        import console
+
+        jobs.append(("console", lambda: console.run(board, config, relay, server)))
     import crash
 
     if crash.read():

@@ -4,14 +4,14 @@ seconds; without script there are its buttons, and links to the JSON and the log
 What it shows may come from strangers: the script makes text nodes of it, never HTML. Style and script are in the page
 under a nonce, and nothing else may be loaded (Content Security Policy level 2). Loaded while it is sent.
 
-May use: web. The names of its script: e makes an element, s shows seconds, k octets; t a tile, f a form, u a list with
-its heading, m a mail, r how many more there are.
+May use: routes. The names of its script: e makes an element, s shows seconds, k octets; t a tile, f a form, u a list
+with its heading, m a mail, r how many more there are.
 """
 
 import binascii
 import os
 
-from web import answer
+from routes import answer
 
 _POLICY = (
     "default-src 'none'; style-src 'nonce-N'; script-src 'nonce-N'; connect-src 'self'; img-src data:; "

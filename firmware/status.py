@@ -5,8 +5,8 @@ Loaded only where [status] is configured. What answers takes 13 to 22 KB on the 
 asks, and forgotten when nobody is left. Mail goes first: who asks waits until there is memory.
 
     web     HTTP, and who may in        unwell   /health
-    views   JSON, a mail, the log       page     the page
-    deeds   what a person may do
+    routes  who answers what            page     the page
+    views   JSON, a mail, the log       deeds    what a person may do
 
 May use: gateway, watch, crash, smtp.listen, smtp.network.
 """
@@ -34,13 +34,14 @@ _NEED = const(16384)  # octets of heap to be free before web is loaded
 MORE = const(24576)  # and then before views is
 _PATIENCE = const(80)  # times to look for them, 100 ms apart
 _SLOW = const(60000)  # ms from which on an answer gives way to others
-_MODULES = ("web", "unwell", "health", "views", "page", "deeds", "smtp.letters")
+_MODULES = ("web", "routes", "unwell", "health", "views", "page", "deeds", "smtp.letters")
 _EVENT = (" delivered to ", " deferred for ", " refused for ", " given up for ", "smart host", "dead letter")
 _BUSY = b"HTTP/1.1 503 Busy\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 relay = board = table = name = server = None
 names = networks = ()
 most = 2  # connections at a time
+asked = False  # over the serial line, just now
 visits = []  # of each connection [task, ticks, whether it has begun, whether it has asked]
 refused = None  # who was turned away last
 stuck = None  # the job that hangs, as Watch.look() has it
@@ -186,13 +187,14 @@ async def attend(conn, ip, visit):
             server.tasks.remove(visit[0])
         if visit in visits:
             visits.remove(visit)
-        if not visits:
-            forget()
+        forget()
 
 
 def forget():
-    for module in _MODULES:
-        unload(module)
+    """Forgets what answers, when nobody is there any more."""
+    if not visits and not asked:
+        for module in _MODULES:
+            unload(module)
 
 
 def unload(name):

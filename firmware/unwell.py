@@ -8,8 +8,8 @@ import json
 import gateway
 import status
 from health import oldest
+from routes import answer
 from smtp.queue import QueueFull
-from web import answer
 
 
 def health():

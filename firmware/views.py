@@ -13,10 +13,10 @@ import sys
 import gateway
 import status
 from crash import clean
+from routes import answer
 from smtp import const
 from smtp.letters import find
 from unwell import health
-from web import answer
 
 _ROW = const(4)  # as in queue
 _HELD = const(0x3FFFFFFF)
@@ -191,6 +191,7 @@ def facts():
             "free": queue.free(),
         },
         "delivered": status.relay.delivered,
+        "sessions": len(status.server.peers),
         "trouble": status.relay.told and clean(status.relay.told),
         "heap": {"used": gc.mem_alloc(), "free": gc.mem_free()},
         "signal": signal(),
@@ -281,6 +282,8 @@ def contents(start, end, path):
 def logged(most):
     """Pieces (bytes) of the last `most` octets of the log."""
     file = gateway.file
+    if not file:
+        return
     if isinstance(file, status.Ring):
         for line in file.lines():
             yield (line + "\n").encode()

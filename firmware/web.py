@@ -16,7 +16,7 @@ else's name server points here (DNS rebinding) is refused: see named().
 
 Why not microdot: it takes 23 KB of heap for as long as the gateway runs, this takes 13 for a moment.
 
-May use: status, smtp.stream, smtp.network; smtp.auth while a password is checked.
+May use: status, routes, smtp.stream, smtp.network; smtp.auth while a password is checked.
 """
 
 import binascii
@@ -26,9 +26,9 @@ import sys
 
 import gateway
 import status
+from routes import answer, respond
 from smtp import const
 from smtp.network import parse_ip
-from smtp.queue import QueueFull
 from smtp.stream import Stream, sleep_ms, ticks_add, ticks_ms
 
 _BUFFER = const(1024)  # octets, and of the longest line that counts
@@ -54,12 +54,6 @@ Referrer-Policy: same-origin\r
 Cross-Origin-Resource-Policy: same-origin\r
 %s\r
 """
-_POLICY = "default-src 'none'; frame-ancestors 'none'"
-
-
-def answer(status, body, kind="text/plain", more="", policy=_POLICY):
-    """What send() takes. body: str, or a generator of short str and bytes; more: header fields, each with its CRLF."""
-    return status, body, kind, more, policy
 
 
 class Peer:
@@ -266,47 +260,3 @@ async def verify(verifier, password):
         if not loaded:
             status.unload("smtp.auth")  # 7 KB that are needed once
         return e.value
-
-
-# The module and function that answer. They take the web.Peer that asks, and the id in its path or None.
-# KeyError: there is no such mail.
-_ROUTES = {
-    "GET /": "page.show",
-    "GET /health": "unwell.healthy",
-    "GET /status.json": "views.everything",
-    "GET /log": "views.log",
-    "GET /queue": "views.listing",
-    "GET /queue/*": "views.mail",
-    "GET /queue/*/envelope": "views.about",
-    "POST /queue/*/send": "deeds.send",
-    "POST /queue/*/delete": "deeds.delete",
-    "DELETE /queue/*": "deeds.delete",
-    "POST /queue/start": "deeds.start",
-    "POST /test-mail": "deeds.test",
-}
-
-
-async def respond(req):
-    """The answer to a web.Peer."""
-    path = req.path
-    ident = None
-    if path[:7] == "/queue/" and path != "/queue/start":
-        ident, slash, rest = path[7:].partition("/")
-        path = "/queue/*" + slash + rest
-    route = _ROUTES.get(("GET" if req.method == "HEAD" else req.method) + " " + path)
-    if not route:
-        if [r for r in _ROUTES if r.endswith(" " + path)]:
-            return answer(405, "this cannot be done with it\n")
-        return answer(404, "there is no such thing here\n")
-    module, _, function = route.partition(".")
-    try:
-        module = await status.load(module, 0 if module == "unwell" else status.MORE)
-        if not module:
-            return answer(503, "there is no memory for an answer now\n", more="Retry-After: 5\r\n")
-        return getattr(module, function)(req, ident)
-    except KeyError:
-        return answer(404, "there is no such mail; it may have been delivered\n")
-    except QueueFull as e:
-        return answer(503, "there is no room for it: %s\n" % e)
-    except OSError as e:
-        return answer(503, "the flash fails: %s\n" % e)

@@ -120,6 +120,14 @@ def find():
     return ports[0]
 
 
+def open_line(port):
+    """The serial line of a port (serial.Serial), and what runs on the board goes on. Raises BoardError."""
+    try:
+        return serial.serial_for_url(port, BAUD, timeout=1, write_timeout=TIMEOUT, exclusive=True)
+    except (OSError, ValueError):
+        raise _why(port) from None
+
+
 def connect(port, timeout=TIMEOUT):
     """A Board at this port, in the raw REPL: what ran on it is interrupted, nothing is reset. Raises BoardError."""
     port = os.fspath(port)

@@ -155,8 +155,8 @@ def test_the_status_as_json(stage):
     stage.gateway.wait_for("delivered to office@example.com")
     status = stage.ask("GET", "/status.json").json
     assert set(status) == {
-        "name", "version", "micropython", "time", "uptime", "health", "queue", "delivered", "trouble", "heap", "signal",
-        "sensors", "mails", "letters", "events", "log",
+        "name", "version", "micropython", "time", "uptime", "health", "queue", "delivered", "sessions", "trouble",
+        "heap", "signal", "sensors", "mails", "letters", "events", "log",
     }  # fmt: skip
     assert status["name"] == "cold-store" and status["version"] == __version__
     assert abs(status["time"] - time.time()) < PATIENCE

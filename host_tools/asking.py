@@ -29,12 +29,17 @@ SILENCE = 20  # seconds without a word after which an answer is given up: a boar
 MOST = 8 << 20  # octets of an answer
 _LINE = 4096  # octets: what is longer without a line end is no log
 _AGAIN = 3  # times that a question is put when its answer is damaged on the way
+READY = b"gateway: ready"  # what the log says when it is up
 _PROMPT = re.compile(rb"paste mode; Ctrl-C to cancel")
 _SENT = "look with `edgepost queue list` whether it was done"
 
 
 class Unreachable(UserError):
     """There is no answer now."""
+
+
+class Gone(Unreachable):
+    """The line is broken: it has to be opened again."""
 
 
 class Refused(UserError):
@@ -107,7 +112,7 @@ class Serial(Gateway):
             self.line.close()
 
     def gone(self):
-        return Unreachable(f"{self.where} is gone: it was unplugged or reset. Plug it in, and try again")
+        return Gone(f"{self.where} is gone: it was unplugged or reset. Plug it in, and try again")
 
     def read(self, seconds):
         """The next line (bytes), None when none has come within so many seconds."""
@@ -164,7 +169,8 @@ class Serial(Gateway):
         """(status, body), or None when the answer was damaged."""
         ident = secrets.token_hex(2)
         text = f"{ident} {method} {path}".encode()
-        self.send(b"\x05%s %08x\n" % (text, binascii.crc32(text)))
+        request = b"\x05%s %08x\n" % (text, binascii.crc32(text))
+        self.send(request)
         status, body, n = 0, bytearray(), 0
         while True:
             line = self.read(self.silence)
@@ -173,6 +179,8 @@ class Serial(Gateway):
             mark, ours, answer = line.partition(b"\x06" + ident.encode() + b" ")
             if not ours:
                 self.hand_on(line)
+                if line.endswith(READY) and not n:  # it was starting, and did not hear us
+                    self.send(request)
                 continue
             self.hand_on(mark)  # a log line without an end came before
             answer, _, crc = answer.rpartition(b" ")
@@ -274,16 +282,4 @@ def reach(port=None, host=None, password_file=None, on_line=None, silence=SILENC
     if password_file:
         raise UserError("--password-file is for --host: over the serial line no password is asked for")
     return Serial(port or device.find(), on_line, silence)
-
-
-def options(sub):
-    """Adds the options that say where the gateway is to a parser of argparse."""
-    where = sub.add_mutually_exclusive_group()
-    where.add_argument("--port", metavar="PORT", help="the board's serial port (default: the one that is plugged in)")
-    where.add_argument("--host", metavar="URL", help="over the LAN: its status service, such as http://192.168.1.9")
-    sub.add_argument(
-        "--password-file",
-        metavar="FILE",
-        help="with --host: holds the password (default: the variable EDGEPOST_PASSWORD, or it is asked for)",
-    )
 

@@ -46,6 +46,40 @@ def _capture(args):
     return capture.run(args)
 
 
+def _monitor(args):
+    from . import monitor
+
+    return monitor.run(args)
+
+
+def _queue(args):
+    from . import queue
+
+    return queue.run(args)
+
+
+def _reach(sub):
+    """The options that say where a running gateway is, for asking.reach()."""
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument("--port", metavar="PORT", help="the board's serial port (default: the one that is plugged in)")
+    where.add_argument("--host", metavar="URL", help="over the LAN: its status service, such as http://192.168.1.9")
+    sub.add_argument(
+        "--password-file",
+        metavar="FILE",
+        help="with --host: holds the password (default: the variable EDGEPOST_PASSWORD, or it is asked for)",
+    )
+
+
+def _seconds(text):
+    try:
+        value = float(text)
+        if 1 <= value <= 86400:
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 1 to 86400")
+
+
 def _smarthost_epilog(sub):
     """Faults are explained when somebody asks: what explains them is not cheap to import."""
     plain = sub.format_help
@@ -215,6 +249,40 @@ def parser():
     )
     sub.add_argument("--json", action="store_true", help="for machines")
     sub.epilog = "example: edgepost doctor board.toml --to oncall@example.com"
+    sub = add(
+        "monitor",
+        _monitor,
+        "Show how a running gateway is, and its log, over the serial line or the LAN; the gateway goes on."
+        " Ctrl-C ends it.",
+    )
+    _reach(sub)
+    sub.add_argument("--once", action="store_true", help="the state, once; exit status 1 when something is wrong")
+    sub.add_argument("--json", action="store_true", help="for machines: a line for each state")
+    sub.add_argument("--every", type=_seconds, default=5, metavar="S", help="seconds in between (default: %(default)s)")
+    sub.epilog = "example: edgepost monitor --host http://192.168.1.9"
+    sub = add(
+        "queue", _queue, "Look at the mail of a running gateway and at its dead letters, send it again, delete it."
+    )
+    what = sub.add_subparsers(dest="what", metavar="WHAT", required=True)
+    for name, does in (
+        ("list", "what waits, and the dead letters"),
+        ("show", "a mail as text; in a pipe exactly as it is"),
+        ("send", "sends a dead letter again, or what waits now"),
+        ("delete", "deletes a dead letter for good"),
+        ("start", "sends all mail now, also to a smart host that could not be reached"),
+        ("test", "sends a test mail to [mail] to"),
+    ):
+        part = what.add_parser(name, help=does, description=does[0].upper() + does[1:] + ".")
+        _reach(part)
+        if name in ("show", "send", "delete"):
+            part.add_argument("id", metavar="ID", help="as `edgepost queue list` shows it, or the name in the log")
+        if name in ("list", "show"):
+            part.add_argument("--json", action="store_true", help="for machines: a line for each mail")
+        if name == "list":
+            part.add_argument("--dead", action="store_true", help="only dead letters")
+        if name == "delete":
+            part.add_argument("--yes", action="store_true", help="does not ask")
+    sub.epilog = "example: edgepost queue list --port /dev/ttyACM0"
     sub = add(
         "oauth",
         _oauth,

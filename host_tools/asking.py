@@ -162,11 +162,11 @@ class Serial(Gateway):
             found = self.once(method, path)
             if found:
                 return found
-        todo = "a bad cable? Try again" if method == "GET" else _SENT
-        raise Unreachable(f"the answer of {self.where} did not arrive whole: {todo}")
+        why = "it broke off (out of memory?)" if found is False else "it was damaged (a bad cable?)"
+        raise Unreachable(f"no whole answer of {self.where}: {why}; {'try again' if method == 'GET' else _SENT}")
 
     def once(self, method, path):
-        """(status, body), or None when the answer was damaged."""
+        """(status, body), None when the answer was damaged, or False when the board broke it off."""
         ident = secrets.token_hex(2)
         text = f"{ident} {method} {path}".encode()
         request = b"\x05%s %08x\n" % (text, binascii.crc32(text))
@@ -191,7 +191,7 @@ class Serial(Gateway):
             if piece == b".":
                 return status, bytes(body)
             if piece == b"!":
-                return None
+                return False
             try:
                 if n == 1:
                     status = int(piece)

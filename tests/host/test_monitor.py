@@ -174,14 +174,14 @@ def test_the_queue_is_listed_shown_sent_and_deleted(run, stage, monkeypatch):
     assert status == 0 and re.search(r"\n\d+ mails? in the queue, \d+ dead letters?\n$", out)
     assert f"{later['id']}  waiting, " in out and "to     later1@example.com" in out
     words = " ".join(out.split())
-    assert "tried 1 time, due in 1 h" in words and "said deferred for" in words
+    assert "tried 1 time, due in " in words and "said deferred for" in words
     assert "450 4.2.1 the mailbox is full" in words
     assert max(map(len, out.splitlines())) <= 60
     status, out, _ = run("queue", "list", "--dead", "--json")
     ids = [json.loads(line)["id"] for line in out.splitlines()]
     assert dead["id"] in ids and later["id"] not in ids
     status, out, _ = run("queue", "show", later["id"])
-    assert status == 0 and out.startswith("From: printer@example.com\n") and "one line" in out
+    assert status == 0 and out.startswith("From: printer@example.com\r\n") and "one line" in out
     _, out, _ = run("queue", "show", later["queued_as"], "--json")
     assert json.loads(out)["id"] == later["id"]
 
@@ -400,6 +400,15 @@ def test_an_answer_that_is_damaged_is_asked_for_again(spoil):
         assert found == {"a": 1} and len(fake.asked) == 2
     except asking.Unreachable as e:
         assert "does not answer" in str(e)  # nothing of it was to be seen as an answer
+
+
+def test_an_answer_that_the_board_breaks_off_is_asked_for_again_and_then_told():
+    def broken(ident):
+        return framed(ident, b"200", b"eyJhIjog", b"!")
+
+    assert fake_ask(broken, broken, whole)[0] == {"a": 1}
+    with pytest.raises(asking.Unreachable, match="it broke off .out of memory"):
+        fake_ask(broken, broken, broken)
 
 
 def test_what_was_done_is_not_done_again_when_its_answer_is_damaged():

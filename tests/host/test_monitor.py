@@ -442,6 +442,40 @@ def test_a_cable_that_is_pulled_in_the_middle_of_an_answer_is_told():
             thread.join()
 
 
+@pytest.mark.parametrize("words", [["monitor", "--once"], ["queue", "list"], ["queue", "show"], ["queue", "send"]])
+def test_a_cable_that_is_pulled_at_any_moment_of_a_command_is_one_line_and_the_gateway_goes_on(
+    stage, words, monkeypatch, capsys
+):
+    stage.inject("later5@example.com")
+    item = stage.find("later5@example.com", "waiting")
+    words = words + [item["id"]] if words[-1] in ("show", "send") else words
+    with stage.listen() as gateway:
+        uptime = gateway.json("GET", "/status.json")["uptime"]
+    read = asking.Serial.read
+    left = 0
+
+    def pulled(self, seconds):
+        nonlocal left
+        left -= 1
+        if not left:
+            self.line.close()
+        return read(self, seconds)
+
+    monkeypatch.setattr(asking.Serial, "read", pulled)
+    told = 0
+    for left in (1, 2, 3, 5, 8, 12, 20):  # noqa: B020 (what pulled() counts down)
+        status = cli.main([*words, "--port", str(stage.board.link)])
+        said = capsys.readouterr().err
+        if left > 0:  # it was over before
+            break
+        told += 1
+        assert status == 2 and len(said.splitlines()) == 1 and "is gone: it was unplugged or reset" in said
+    assert told >= 3
+    monkeypatch.undo()
+    with stage.listen() as gateway:
+        assert gateway.json("GET", "/status.json")["uptime"] >= uptime
+
+
 # ---- the log, and the state in place
 
 

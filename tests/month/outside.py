@@ -102,6 +102,9 @@ class Waiting:
         self.enqueue(s, 1)
 
     def enqueue(self, s, at):
+        if s is sys.stdin:  # nobody ever types
+            core.cur_task.data = self
+            return
         entry = self.map.get(id(s))
         if not entry:
             entry = self.map[id(s)] = [None, None, s]

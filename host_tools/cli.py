@@ -241,6 +241,11 @@ def parser():
         " Exit status: 0 all is good, 1 something is not, 2 the configuration is wrong.",
     )
     sub.add_argument("board", nargs="?", default="board.toml", metavar="board.toml", help="default: ./%(default)s")
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument("--port", metavar="PORT", help="has the board there look, too; its gateway is stopped meanwhile")
+    where.add_argument(
+        "--board", dest="on_board", action="store_true", help="the same with the one board that is plugged in"
+    )
     sub.add_argument("--to", metavar="ADDRESS", help="asks whether this recipient is accepted, too")
     sub.add_argument("--send", action="store_true", help="with --to: sends one short mail there, if all is good so far")
     sub.add_argument("--oauth", action="store_true", help="asks for a token even where that uses up the refresh token")

@@ -2,7 +2,8 @@
 
 It speaks the board's own library (smtp.client), so it sees what the board will see: TLS 1.2, only the CAs of the
 configuration, the same choice of an AUTH mechanism. It signs in and asks whether the sender is welcome; no mail is sent
-unless that is asked for. What it cannot see is the board's own network: it runs on this computer.
+unless that is asked for. What it cannot see is the board's own network: it runs on this computer. With a board
+at hand, that looks itself (checkup.py).
 """
 
 import asyncio
@@ -484,7 +485,9 @@ class Examination:
                 "sender", "neither smarthost.sender nor mail.from is configured: no sender is tried",
                 'set smarthost.sender if the smart host takes one sender only',
             )  # fmt: skip
-        return [own] if own else []
+        # Mail of devices with one of their own goes out under that, unless the smart host has one.
+        others = () if self.table.get("sender") else (d.get("sender") for d in self.values.get("device", ()))
+        return list(dict.fromkeys(filter(None, (own, *others))))
 
     async def ask(self, stream, client, command):
         """The reply to a command, or None when the session is over, which is said."""
@@ -686,14 +689,14 @@ def run(args):
     to = config.mailbox(args.to) if args.to else ""
     values, warnings = config.load(args.board, os.environ, unix.old_config(Path(args.board).with_suffix(".state")))
     width = shutil.get_terminal_size((80, 24)).columns
-    about = None
+    about, out = None, sys.stdout  # which is another one while a board is talked to
 
     def show(row):
         nonlocal about
         if row[0] != about:
             about = row[0]
-            print(about)
-        print("\n".join(lines(row, width)), flush=True)
+            print(about, file=out)
+        print("\n".join(lines(row, width)), file=out, flush=True)
 
     report = Report(None if args.json else show)
     report.about = Path(args.board).name
@@ -701,6 +704,10 @@ def run(args):
         report.note("warning", warning)
     report.good("file", "nothing is wrong in it")
     asyncio.run(examine(report, values, to, args.send, args.oauth, args.timeout))
+    if args.port or args.on_board:
+        from . import checkup
+
+        checkup.run(report, args.board, args.port)
     if args.json:
         print(report.json())
     else:

@@ -118,6 +118,8 @@ class _Wlan:
             self.powered = False
 
     def config(self, *query, **values):
+        if query in (("channel",), ("ssid",)) and self.on:
+            return 6 if query[0] == "channel" else self.target[0] if self.target else ""
         if query or not self.on:
             misuse("WLAN.config: %r" % (query or values,))
         for key, value in values.items():

@@ -26,7 +26,7 @@ def readable():
 
 
 async def run(*around):
-    """For ever. around: the board's profile, its configuration, Relay and Server, for inquiry.answer()."""
+    """For ever. around: the board's profile, its configuration, Relay, and Server or None, for inquiry.answer()."""
     line = None
     while True:
         await readable()

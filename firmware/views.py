@@ -191,7 +191,7 @@ def facts():
             "free": queue.free(),
         },
         "delivered": status.relay.delivered,
-        "sessions": len(status.server.peers),
+        "sessions": len(status.server.peers) if status.server else 0,
         "trouble": status.relay.told and clean(status.relay.told),
         "heap": {"used": gc.mem_alloc(), "free": gc.mem_free()},
         "signal": signal(),

@@ -28,6 +28,7 @@ from .errors import UserError
 SILENCE = 20  # seconds without a word after which an answer is given up: a board waits that long for memory
 MOST = 8 << 20  # octets of an answer
 _LINE = 4096  # octets: what is longer without a line end is no log
+_SOON = 2  # seconds within which a gateway that has just started answers what it was asked meanwhile
 _AGAIN = 3  # times that a question is put when its answer is damaged on the way
 READY = b"gateway: ready"  # what the log says when it is up
 _PROMPT = re.compile(rb"paste mode; Ctrl-C to cancel")
@@ -171,17 +172,21 @@ class Serial(Gateway):
         text = f"{ident} {method} {path}".encode()
         request = b"\x05%s %08x\n" % (text, binascii.crc32(text))
         self.send(request)
-        status, body, n = 0, bytearray(), 0
+        status, body, n, ready = 0, bytearray(), 0, False
         while True:
-            line = self.read(self.silence)
+            line = self.read(min(_SOON, self.silence) if ready else self.silence)
             if line is None:
-                break
+                if not ready:
+                    break
+                ready = False  # it was asked before it was reset
+                self.send(request)
+                continue
             mark, ours, answer = line.partition(b"\x06" + ident.encode() + b" ")
             if not ours:
                 self.hand_on(line)
-                if line.endswith(READY) and not n:  # it was starting, and did not hear us
-                    self.send(request)
+                ready = ready or line.endswith(READY) and not n
                 continue
+            ready = False
             self.hand_on(mark)  # a log line without an end came before
             answer, _, crc = answer.rpartition(b" ")
             number, _, piece = answer.partition(b" ")

@@ -138,8 +138,17 @@ def connect(port, timeout=TIMEOUT):
     line.is_pty = False  # else a time-out is none
     board = Board(port, line)
     try:
-        board.interrupt(timeout)
-        if "micropython" not in board.eval("__import__('sys').implementation.name"):
+        for left in (2, 1, 0):
+            board.interrupt(timeout)
+            try:
+                name = board.eval("__import__('sys').implementation.name")
+                break
+            except (Gone, TimedOut, Raised):
+                raise
+            except BoardError:  # what came was said to a Ctrl-C from before
+                if not left:
+                    raise
+        if "micropython" not in name:
             raise BoardError(f"what is at {port} is Python, but not MicroPython; flash the board first: edgepost flash")
     except BaseException:
         board.close()

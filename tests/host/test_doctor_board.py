@@ -28,6 +28,7 @@ password = {{ env = "SMTP" }}
 from = "cold-store@example.com"
 to = ["oncall@example.com"]
 [status]
+port = {status}
 password = {{ env = "STATUS" }}
 """
 SECRETS = {"WIFI": "hay and straw", "SMTP": "secret", "STATUS": "open sesame"}
@@ -39,7 +40,8 @@ class Stage:
         self.other = SmartHost(path / "other").start()
         self.ntp = TimeServer(0)
         self.toml = path / "board.toml"
-        self.toml.write_text(BOARD.format(ntp=self.ntp.port, port=self.smarthost.port, ca=self.smarthost.ca))
+        self.toml.write_text(BOARD.format(
+            ntp=self.ntp.port, port=self.smarthost.port, ca=self.smarthost.ca, status=free_port()))
         self.values, _ = config.load(self.toml, SECRETS)
         self.board = virtual.VirtualBoard(path / "state", link=path / "port", heapsize="400k")
         self.board.world.write_text(json.dumps({"wifi": {"barn": {"key": "hay and straw"}}, "hurry": 10}))

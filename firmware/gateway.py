@@ -165,6 +165,12 @@ class Intake:
         if device.get("sender"):
             meta["q"] = device["sender"]
         priority = PRIORITY[device.get("priority", "normal")]
+        if envelope.extra:
+            from smtp.extra import level
+
+            meta["e"] = envelope.extra
+            if "priority" not in device:
+                priority = level(envelope.extra, priority)
         if self.relay and not envelope.size and envelope.peer in self.large:
             return self.through(envelope, meta, priority)
         try:
@@ -398,6 +404,10 @@ async def serve(board, config, work, over=None):
         listener.dsn = True
         listener.greet_delay = int(item.get("greeting_delay", 0) * 1000)
         listener.bare = item.get("bare_newline", "fix")
+        if item.get("extra"):
+            from smtp.extra import Extra
+
+            Extra(listener, item["extra"])
         if slots:
             listener.slots = slots
             listener.timeout = 60000  # a device that does nothing keeps others from TLS

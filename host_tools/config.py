@@ -16,6 +16,7 @@ import os
 import re
 import sys
 import tomllib
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,6 +122,9 @@ EXAMPLES = {
     "listener.auth_in_clear": "auth_in_clear = true",
     "listener.greeting_delay": 'greeting_delay = "2s"',
     "listener.bare_newline": 'bare_newline = "refuse"',
+    "listener.smtputf8": "smtputf8 = true",
+    "listener.requiretls": "requiretls = true",
+    "listener.mt_priority": "mt_priority = true",
     "queue": '[queue] and below it max_bytes = "512KB"',
     "queue.max_bytes": 'max_bytes = "512KB"',
     "queue.max_count": "max_count = 1000",
@@ -422,12 +426,20 @@ def _name_servers(value):
 
 
 def mailbox(value):
-    """An e-mail address as RFC 5321, section 4.1.2, has it, without the rarely seen quoted form."""
+    """An e-mail address as RFC 5321, section 4.1.2, or RFC 6531 has it, without the rarely seen quoted form. A domain
+    becomes what DNS knows it by."""
     _text(value, "an e-mail address", 1000)
     if "<" in value or " " in value:
         raise ValueError(f"{_show(value)} has more than the address in it; leave out the name")
+    shown = value
     if not value.isascii():
-        raise ValueError(f"{_show(value)} has letters outside ASCII, which smart hosts may refuse")
+        value = unicodedata.normalize("NFC", value)
+        try:
+            value = _library("utf8").normal(value)
+        except ValueError:
+            raise ValueError(f"{_show(shown)} is no e-mail address") from None
+        if not value.isascii():
+            return value
     local, at, domain = value.rpartition("@")
     if not at:
         raise ValueError(f"{_show(value)} has no @")
@@ -455,15 +467,15 @@ def _mailboxes(value):
         raise ValueError(f"{_show(value)} is not a list of addresses")
     if not value:
         raise ValueError("is empty: nobody would get the mail")
-    wrong = []
+    right, wrong = [], []
     for item in value:
         try:
-            mailbox(item)
+            right.append(mailbox(item))
         except ValueError as e:
             wrong.append(str(e))
     if wrong:
         raise ValueError("; ".join(wrong))
-    return list(dict.fromkeys(value))
+    return list(dict.fromkeys(right))
 
 
 def _networks(value):
@@ -798,6 +810,9 @@ class Listener(_Table):
     auth_in_clear: _is(_flag, False)
     greeting_delay: _is(duration, 0)
     bare_newline: _is(_choice("fix", "refuse"), "fix")
+    smtputf8: _is(_flag, False)
+    requiretls: _is(_flag, False)
+    mt_priority: _is(_flag, False)
 
 
 class Queue(_Table):
@@ -1008,6 +1023,10 @@ def load(path, env=None, previous=None, raw=None, label=None):
     if check.problems:
         raise ConfigError(label or path, check.problems)
 
+    people = [mail.from_, mail.admin, *mail.to] if mail else []
+    for address in [a for a in people if not a.isascii()]:
+        check.warnings.append(f"{address} is not ASCII: its mail needs a smart host that offers SMTPUTF8")
+
     verifiers = _old_verifiers(previous)
     config = {
         "board": {"name": board.name, "domain": board.domain, "tz": board.timezone},
@@ -1148,6 +1167,8 @@ def _check_listener(check, key, raw, model):
             check.problem(f"{key}.{name}", f'is missing: tls = "{tls}" needs a {what}')
         if tls == "none" and name in raw:
             check.problem(f"{key}.{name}", 'has no use with tls = "none"', 'tls = "starttls"')
+    if model and model.requiretls and tls == "none":
+        check.problem(f"{key}.requiretls", 'has no use with tls = "none"', 'tls = "starttls"')
     if model and model.cert and model.key and not _is_pair(model.cert, model.key):
         check.problem(f"{key}.key", f"{raw['key']} is not the key of the certificate {raw['cert']}")
     users, allow, clear = raw.get("users"), raw.get("allow"), raw.get("auth_in_clear", False)
@@ -1250,6 +1271,9 @@ def _listener(model, verifiers):
     values["users"] = {
         name: verifier(password, verifiers.get(name, ())) for name, password in model.users.items()
     }
+    extra = [name.upper().replace("_", "-") for name in ("smtputf8", "requiretls", "mt_priority") if values.pop(name)]
+    if extra:
+        values["extra"] = extra
     return values
 
 
@@ -1295,8 +1319,12 @@ def _old_verifiers(previous):
 
 
 def _auth():
-    """The library's own auth module, from the checkout or from inside the wheel."""
+    return _library("auth")
+
+
+def _library(name):
+    """One of the library's own modules, from the checkout or from inside the wheel."""
     root = str(build.library().parent)
     if root not in sys.path:
         sys.path.insert(0, root)
-    return importlib.import_module("smtp.auth")
+    return importlib.import_module(f"smtp.{name}")

@@ -46,12 +46,15 @@ def tell(relay, mail, notices, host, admin=""):
     now = clock.now() or 0
     start = meta.get("t") or now
     until = start + relay.expire if now else None
-    for full in (True, False) if "RET=FULL" in meta.get("d", "") else (False,):
+    safe = "REQUIRETLS" in meta.get("e", "")  # the text of such a mail does not go where it may be read on the way
+    for full in (True, False) if "RET=FULL" in meta.get("d", "") and not safe else (False,):
         mail.rewind()
         try:
             envelope = {"f": "", "r": [to], "t": now, "u": queue.uptime()}
             if admin:
                 envelope["k"] = 1
+            if safe and not [r for r in results if r[2][1] == "5.7.30"]:
+                envelope["e"] = " REQUIRETLS"
             queue.add(envelope, notification(
                 relay.name, to, meta, results, now, clock.offset(now), mail.read, full, mail.eight, until))
             relay.log("%s: %s is told" % (meta["i"], to))

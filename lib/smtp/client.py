@@ -7,8 +7,8 @@ A source has `next()`, which returns a job or None. A job is one mail:
 
     sender, rcpts       reverse-path and forward-paths (str)
     body                "8BITMIME" or ""
-    dsn                 None, or for a server that offers DSN (RFC 3461) a pair: " RET=..." for MAIL, and a list of
-                        " NOTIFY=..." for the recipients
+    dsn                 None, or a pair: more parameters of MAIL, such as " RET=..." for a server that offers DSN (RFC
+                        3461), and a list of " NOTIFY=..." for the recipients
     size                octets, about
     readinto(buf)       the mail with CRLF line ends, not dot-stuffed
     rest                octets that readinto has still to give, None while that is not known
@@ -474,9 +474,16 @@ class Mail:
     """One mail as a job, and a source of just that; from bytes or an iterable of bytes, whose line ends become CRLF."""
 
     def __init__(self, sender, rcpts, message):
+        self.body = ""
+        self.dsn = None
         for address in [sender] + list(rcpts) if sender else rcpts:
             wrong = "@" not in address or " " in address or "<" in address or ">" in address
-            if wrong or address.encode().strip(PLAIN):
+            if not wrong and address.encode().strip(PLAIN):
+                from .utf8 import prepare
+
+                sender, rcpts = prepare(self, sender, rcpts)
+                break
+            if wrong:
                 raise ValueError("%r is no address that mail can be sent to" % (address,))
         if not rcpts:
             raise ValueError("a mail needs a recipient")
@@ -484,8 +491,6 @@ class Mail:
             message = message.encode()
         self.sender = sender
         self.rcpts = list(rcpts)
-        self.body = ""
-        self.dsn = None
         self.size = 0
         self.rest = None
         if isinstance(message, (bytes, bytearray)):
@@ -532,19 +537,24 @@ class Mail:
 
 
 async def send(session, sender, rcpts, message):
-    """Sends a mail in a session of open_session(). message: bytes, str or an iterable of bytes.
+    """Sends a mail in a session of open_session(). message: bytes, str or an iterable of bytes. An address that is not
+    ASCII needs a server with SMTPUTF8, unless it is so in its domain alone.
 
     Returns {recipient: (code, enhanced, text)} of those who were refused: empty when all were served. Raises
     SessionError when the session broke, ValueError for an address that is none.
     """
     stream, client = session
     job = Mail(sender, rcpts, message)
+    if job.body and "SMTPUTF8" not in client.ext:
+        from .utf8 import NO
+
+        return {to: NO for to in rcpts}
     try:
         await stream.run(client.mails(job))
     finally:
         if hasattr(message, "close"):
             message.close()  # a file that is attached
-    return {to: r for to, r in zip(job.rcpts, job.replies) if r[0] >= 300}
+    return {to: r for to, r in zip(rcpts, job.replies) if r[0] >= 300}
 
 
 async def quit(session):

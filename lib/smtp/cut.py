@@ -190,9 +190,18 @@ class Sink:
         job.dsn = None
         if "DSN" in ext and ("d" in meta or "n" in meta):
             job.dsn = (meta.get("d", ""), meta.get("n") or [""] * len(job.rcpts))
+        dsn = job.dsn
+        if job.special:
+            from .onward import added, asked
+
+            params, no = asked(job, ext)
+            if no:
+                raise SMTPError(*no[min(no)])
+            job.dsn = added(dsn, params, len(job.rcpts))
         job.nomail = None
         job.result = [None] * len(job.rcpts)
         await self.run(self.offer())
+        job.dsn = dsn
         if job.nomail:
             raise self.verdict(job.nomail)
         self.refused = []

@@ -162,6 +162,13 @@ def parse_mailbox(text):
                     out.append(c)
             name = "".join(out)
     if not valid_mailbox(address):
+        if _unplain(address):
+            from .utf8 import normal
+
+            try:
+                return name, normal(address)
+            except ValueError:
+                pass
         raise ValueError(
             'not a mail address: "%s"; write user@example.com or Name <user@example.com>' % text
         )

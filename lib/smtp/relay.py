@@ -5,10 +5,10 @@ refused for now is tried again, alone; what stops the session itself (no network
 
 What the queue keeps of a mail (its meta): f reverse-path, r forward-paths, t arrival (epoch seconds, 0 when the clock
 was not set), u arrival (seconds of uptime); where they were asked for, d the DSN parameters of MAIL and n those of each
-recipient (RFC 3461); of a mail that came in by SMTP p the peer's address, h what it called itself, x how it came: 1
-ESMTP, 2 TLS, 4 AUTH. The queue adds i identity, b boot.
+recipient (RFC 3461), and e the others of MAIL, " SMTPUTF8 REQUIRETLS MT-PRIORITY=3"; of a mail that came in by SMTP p
+the peer's address, h what it called itself, x how it came: 1 ESMTP, 2 TLS, 4 AUTH. The queue adds i identity, b boot.
 
-May use: queue, client, trace, message, path, stream; dsn and convert when a mail needs them.
+May use: queue, client, trace, message, path, stream; dsn, convert and onward when a mail needs them.
 """
 
 import asyncio
@@ -330,6 +330,11 @@ class Relay:
                 for rate in host.rates:
                     rate.count(now)
                 mail = Job(self, mail, host)
+                if mail.special or "MT-PRIORITY" in self.ext and mail.mail.key >> 28 != 1:
+                    from .onward import ready
+
+                    if not ready(mail, self.ext, self.onward):
+                        continue  # none of it can go there
             return mail
 
     def delay(self, attempts):
@@ -460,6 +465,9 @@ class Job:
         if "DSN" in relay.ext and ("d" in meta or "n" in meta):
             asked = meta.get("n") or [""] * len(rcpts)
             self.dsn = (meta.get("d", ""), [asked[i] for i in self.index])
+        text = self.sender + "".join(self.rcpts)
+        # Something that the next hop has to offer an extension for, see onward.
+        self.special = "e" in meta or mail.eight and "p" not in meta or len(text) != len(text.encode())
         clock = relay.clock
         now = clock.now()
         if now and meta["b"] == queue.boot:
@@ -478,6 +486,7 @@ class Job:
         if "p" in meta:
             how = meta["x"]
             top = Envelope("", self.rcpts, meta["p"], meta["h"], how & 4 or None, bool(how & 2), bool(how & 1))
+            top.extra = meta.get("e")
             top = received(top, relay.name, meta["i"], self.date())
         self.size = mail.size + len(top) + 300
         out = Outgoing(mail.read, mail.size, top, missing, sender)
@@ -505,7 +514,7 @@ class Job:
         if name == b"date":
             return header("Date", self.date())
         if name == b"from":
-            return header("From", meta["f"] or relay.origin)
+            return b"From: %s\r\n" % (meta["f"] or relay.origin).encode()
         return header("Message-ID", "<%s.%x@%s>" % (meta["i"], self.mail.key, relay.name))
 
     @property

@@ -44,6 +44,7 @@ class Outgoing:
         self._wanted = {name: False for name, _ in missing}  # True once seen
         if sender:
             self._wanted[b"from"] = self._wanted[b"reply-to"] = False
+        self.wide = None  # utf8.good where Reply-To may have an address in UTF-8
         self._mid = False  # in the middle of a line
         self._begun = False  # a field has begun, so a line may continue it
         self._field = None  # From, while it is held
@@ -175,7 +176,7 @@ class Outgoing:
         sender = self._sender.encode()
         if address.lower() == sender.lower():
             return field if field.endswith(b"\n") else field + b"\r\n"
-        if _is_mailbox(address):
+        if _is_mailbox(address) or self.wide and self.wide(address):
             self._reply = name + b" <" + address + b">" if name else address
         elif _is_list(value):
             self._reply = value
@@ -183,9 +184,11 @@ class Outgoing:
             self._reply = value[value.rfind(b"<") + 1 : value.rfind(b">")]
             if not _is_mailbox(self._reply):
                 self._reply = b""
-        shown = _quote(bytes([c if c < 128 else 63 for c in address]))
+        shown = _quote(address)
         if not name:
             name = shown
+        elif shown[:1] == b"=":
+            name += b" " + _quote(b" (" + address + b")")  # a space between encoded-words does not count
         elif shown and name[:1] == b'"' and b"=?" not in name:
             name = name[:-1] + b" (" + shown[1:-1] + b')"'
         elif shown:
@@ -342,6 +345,10 @@ def received(envelope, by, ident, when_text):
     out += "by " + by + " with " + kind + " id " + ident
     if len(envelope.rcpts) == 1:
         out += "\r\n\tfor <" + envelope.rcpts[0] + ">"
+    if envelope.extra:
+        from .onward import traced
+
+        out = traced(out, envelope.extra)
     return (out + (";\r\n\t" + when_text if when_text else "") + "\r\n").encode()
 
 

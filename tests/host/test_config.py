@@ -69,7 +69,10 @@ WRONG = [
     ("[mail]\nfrom = 'nobody'", "mail.from", "has no @"),
     ("[mail]\nfrom = 'a@b@example.com'", "mail.from", "before the @"),
     ("[mail]\nfrom = 'Cold Store <a@example.com>'", "mail.from", "leave out the name"),
-    ("[mail]\nfrom = 'ä@example.com'", "mail.from", "outside ASCII"),
+    ("[mail]\nfrom = 'ä..b@example.com'", "mail.from", "is no e-mail address"),
+    ("[mail]\nto = ['b@example.com', 'ä@-ü.example']", "mail.to", "is no e-mail address"),
+    ("[[listener]]\nsmtputf8 = 'yes'", "listener.smtputf8", "neither true nor false"),
+    ("[[listener]]\nrequiretls = true", "listener.requiretls", 'no use with tls = "none"'),
     ("[mail]\nfrom = 'a@exa_mple..com'", "mail.from", "no domain after the @"),
     ('[mail]\nfrom = "a@example.com\\r\\nRCPT TO:<x@example.com>"', "mail.from", "line break"),
     ("[mail]\nto = []", "mail.to", "nobody would get the mail"),
@@ -1113,3 +1116,19 @@ def test_a_host_is_reachable_or_unreachable_unless_other_words_are_given(load):
     assert (one["words"], one["below"]) == (["down", "up"], 0.5)
     (one,) = load(GOOD + REACH + "host = '192.168.1.20'\nport = 22\nis = 'reachable'")[0]["sensor"]
     assert one["above"] == 0.5
+
+
+def test_addresses_may_be_in_utf_8_and_a_domain_becomes_what_dns_knows_it_by(load):
+    text = GOOD + "[mail]\nfrom = 'ku\u0308hl@b\u00fccher.example'\nto = ['info@bu\u0308cher.example', 'почта@example.com']\n"
+    values, warnings = load(text + "admin = 'a@example.com'\n")
+    assert values["mail"]["from"] == "k\u00fchl@xn--bcher-kva.example"  # composed, as people type it
+    assert values["mail"]["to"] == ["info@xn--bcher-kva.example", "почта@example.com"]
+    assert [w.split(" is not ASCII")[0] for w in warnings] == ["k\u00fchl@xn--bcher-kva.example", "почта@example.com"]
+
+
+def test_a_listener_offers_more_where_that_is_switched_on(load):
+    text = GOOD + LISTENER + "tls = 'starttls'\ncert = 'cert.pem'\nkey = 'key.pem'\n"
+    values, _ = load(text)
+    assert "extra" not in values["listener"][0]
+    values, _ = load(text + "smtputf8 = true\nrequiretls = true\nmt_priority = true\n")
+    assert values["listener"][0]["extra"] == ["SMTPUTF8", "REQUIRETLS", "MT-PRIORITY"]

@@ -811,7 +811,7 @@ def test_a_lone_line_feed_cannot_end_the_mail_or_begin_a_command():
 def test_what_is_no_address_is_refused():
     for bad in (
         "a@b\r\nRCPT TO:<evil@x.example>", "a@b\n", "a@b\r", "a b@c.example", "a@b c", "<a@b.example>", "a@b>",
-        "a@b.example> SIZE=1", "", "a", "a@b\0", "\u00e4@b.example", "a@b\tc",
+        "a@b.example> SIZE=1", "", "a", "a@b\0", "\u00e4@b.example\n", "\u00e4", "a@b\tc",
     ):  # fmt: skip
         raises(ValueError, Mail, "a@b.example", [bad], b"x")
         raises(ValueError, Mail, "a@b.example", ["c@d.example", bad], b"x")

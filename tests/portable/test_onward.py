@@ -1,0 +1,401 @@
+"""lib/smtp/onward.py: SMTPUTF8, REQUIRETLS and MT-PRIORITY from the queue to a next hop that has them, or has not."""
+
+from expect import eq, raises
+from play import CUTS, play
+from smtp import utf8
+from smtp.client import Client, Mail, send
+from smtp.extra import Extra
+from smtp.message import compose, encode_words
+from smtp.mime import compose as compose_mime
+from smtp.onward import Plain
+from smtp.stream import Wire
+from smtp.trace import Outgoing
+from test_relay import NOON, Box, World, fields
+
+HEAD = "Subject: größer\r\nTo: jörg@example.net\r\n\r\nhello\r\n".encode()
+UTF8 = {"p": "192.0.2.9", "h": "ups", "x": 1, "e": " SMTPUTF8"}
+
+
+class Asked(Box):
+    """A smart host that keeps what MAIL asked for."""
+
+    def mail(self, envelope):
+        Box.mail(self, envelope)
+        self.mails_asked.append((envelope.sender, envelope.body, " ".join(sorted(envelope.extra.split()))))
+
+
+def asked():
+    box = Asked()
+    box.mails_asked = []
+    return box
+
+
+def offering(world, *words):
+    """Its smart hosts offer these."""
+    for _, _, listener in world.servers:
+        Extra(listener, words)
+    return world
+
+
+def tls(world):
+    """Its sessions count as verified TLS."""
+    for _, _, listener in world.servers:
+        extra = listener.extra
+        hello, take = extra.hello, extra.take
+
+        def as_if(mail, key, value, take=take):
+            mail.tls = True
+            return take(mail, key, value)
+
+        extra.hello = lambda tls, hello=hello: hello(True)
+        extra.take = as_if
+    for host in world.hosts:
+        host.security = "tls"
+
+    async def open_in_clear(host, open=world.relay.open):
+        host.security = "none"
+        try:
+            return await open(host)
+        finally:
+            host.security = "tls"
+
+    world.relay.open = open_in_clear
+    return world
+
+
+# -- SMTPUTF8
+
+
+async def test_addresses_in_utf_8_go_to_a_next_hop_with_smtputf8():
+    box = asked()
+    world = offering(World().open(box), "SMTPUTF8")
+    world.add("jörg@example.net", "почта@example.net", sender="müller@example.com", text=HEAD, **UTF8)
+    world.restart()  # a power cut, and all of it is there still
+    assert await world.relay.session()
+    eq(box.mails_asked, [("müller@example.com", "8BITMIME", "SMTPUTF8")])
+    eq(box.mails[0][:2], ("müller@example.com", ["jörg@example.net", "почта@example.net"]))
+    content = box.mails[0][2]
+    assert content.endswith(HEAD.split(b"\r\n", 2)[2]) and "größer".encode() in content
+    eq(fields(content, "From"), ["müller@example.com"])
+    assert b" with UTF8SMTP id " in content
+    eq(len(world.queue), 0)
+    await world.close()
+
+
+async def test_what_is_ascii_after_all_asks_for_nothing():
+    box = asked()
+    world = offering(World().open(box), "SMTPUTF8")
+    world.add("b@example.net", **UTF8)
+    world.add("b@example.net", text=HEAD, **UTF8)
+    world.add("b@example.net", text="Subject: x\r\n\r\nö\r\n".encode(), p="192.0.2.9", h="ups", x=1)
+    assert await world.relay.session()
+    eq([m[1:] for m in box.mails_asked], [("", ""), ("8BITMIME", "SMTPUTF8"), ("8BITMIME", "")])
+    await world.close()
+
+
+async def test_without_smtputf8_what_needs_none_goes_as_plain_ascii():
+    box = asked()
+    world = World().open(box)
+    world.add("b@xn--bcher-kva.example", text="Subject: x\r\n\r\nGrüße\r\n".encode(), **UTF8)
+    assert await world.relay.session()
+    eq((box.mails_asked, len(box.mails)), ([("a@example.com", "8BITMIME", "")], 1))
+    assert box.mails[0][2].endswith("Grüße\r\n".encode())
+    await world.close()
+
+
+async def test_without_smtputf8_what_needs_it_comes_back_with_5_6_7_that_a_person_understands():
+    part = (
+        'Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="b"\r\n\r\n--b\r\n'
+        "Content-Disposition: attachment; filename=ü\r\n\r\nx\r\n--b--\r\n").encode()
+    for text, to in ((HEAD, "b@example.net"), (HEAD, "jörg@example.net"), (part, "b@example.net")):
+        box = asked()
+        world = World().open(box)
+        world.add(to, text=text, **UTF8)
+        world.add("c@example.net")  # the others go on
+        assert await world.relay.session()
+        assert await world.relay.session()
+        eq([m[0] for m in box.mails_asked], ["a@example.com", ""])
+        report = str(box.mails[1][2], "utf-8")
+        eq(box.mails[1][:2], ("", ["a@example.com"]))
+        for words in ("Action: failed", "Status: 5.6.7", "letters outside ASCII", "What to do:"):
+            assert words in report, (words, report)
+        eq(len(world.queue), 0)
+        await world.close()
+
+
+async def test_a_sender_in_utf_8_is_a_dead_letter_where_nobody_can_tell_him():
+    box = asked()
+    world = World().open(box)
+    world.add("b@example.net", sender="müller@example.com", **UTF8)
+    assert await world.relay.session()
+    await world.relay.session()  # the notification cannot go there either
+    eq((box.mails, len(world.queue), world.queue.dead), ([], 0, 1))
+    assert "5.6.7" in world.log()
+    await world.close()
+
+
+async def test_only_those_are_refused_whose_address_needs_what_the_next_hop_lacks():
+    box = asked()
+    world = World().open(box)
+    asks = ["", " NOTIFY=FAILURE", " NOTIFY=SUCCESS"]
+    world.add("a@example.net", "jörg@example.net", "b@example.net", n=asks, **UTF8)
+    assert await world.relay.session()
+    assert await world.relay.session()
+    eq(box.mails[0][1], ["a@example.net", "b@example.net"])
+    report = str(box.mails[1][2], "utf-8")
+    assert "Status: 5.6.7" in report and "b@example.net" in report.split("Action: relayed")[0], report
+    assert "a@example.net>" not in report
+    eq(len(world.queue), 0)
+    await world.close()
+
+
+async def test_the_next_smart_host_is_asked_first():
+    plain, able = asked(), asked()
+    world = World().open(plain, able)
+    Extra(world.servers[1][2], ("SMTPUTF8",))
+    world.add("jörg@example.net", **UTF8)
+    world.add("b@example.net")
+    assert await world.relay.session()
+    eq(([m[1] for m in plain.mails], [m[1] for m in able.mails]), ([["b@example.net"]], [["jörg@example.net"]]))
+    eq(len(world.queue), 0)
+    # While the one that could take it is away, nothing is given up.
+    world.relay.until = 0
+    await world.stop(1)
+    world.servers.pop()
+    world.add("jörg@example.net", **UTF8)
+    await world.relay.session()
+    eq((len(plain.mails), len(world.queue), world.queue.dead), (1, 1, 0))
+    await world.close()
+
+
+def alert(world, to, **more):
+    meta = {"f": "gw@example.com", "r": [utf8.normal(a) for a in to], "t": NOON, "u": world.clock.up}
+    to = ["Jörg Müller <%s>" % a for a in to]
+    pieces = compose_mime("Kühlhaus <gw@example.com>", to, "Zu warm: 9 °C", "ö", **more)
+    return world.queue.add(meta, pieces)
+
+
+async def test_an_alert_to_an_address_in_utf_8_says_who_got_it():
+    box = asked()
+    world = offering(World().open(box), "SMTPUTF8")
+    alert(world, ["müller@example.com", "info@bücher.example"])
+    assert await world.relay.session()
+    eq(box.mails_asked, [("gw@example.com", "8BITMIME", "SMTPUTF8")])
+    eq(box.mails[0][1], ["müller@example.com", "info@xn--bcher-kva.example"])
+    head = str(box.mails[0][2].split(b"\r\n\r\n")[0], "utf-8")
+    assert "<müller@example.com>" in head and "<info@xn--bcher-kva.example>" in head, head
+    await world.close()
+
+
+async def test_an_alert_reaches_those_with_plain_addresses_wherever_it_goes():
+    for reply_to in ((), "büro@example.com"):
+        box = asked()
+        world = World().open(box)
+        alert(world, ["müller@example.com", "oncall@example.com"], reply_to=reply_to)
+        assert await world.relay.session()
+        eq((box.mails_asked, box.mails[0][1]), ([("gw@example.com", "", "")], ["oncall@example.com"]))
+        content = box.mails[0][2]
+        eq(max(content) < 128, True)
+        text = str(content, "utf-8")
+        assert encode_words(" <müller@example.com>") + " :;,\r\n" in text, text
+        eq(("<oncall@example.com>" in text, text.count(" :;")), (True, 2 if reply_to else 1))
+        eq((len(world.queue), world.queue.dead), (0, 1))  # the other one's is a dead letter, told of to the admin
+        await world.close()
+
+
+def test_header_fields_are_made_plain_in_pieces_of_any_size():
+    text = (
+        'To: "Mueller, J." <jörg@example.com>, b@example.com,\r\n почта@example.net\r\nCc: x@example.com\r\n'
+        "\r\nTo: stays@example.com\r\n").encode()
+    whole = None
+    for size in (1, 2, 7, 60, 255, 256, 257, 2000):
+        at = [0]
+
+        def read(buf, size=size, at=at):
+            n = min(len(buf), size, len(text) - at[0])
+            buf[:n] = text[at[0] : at[0] + n]
+            at[0] += n
+            return n
+
+        out = b""
+        mail = Plain(Outgoing(read, len(text)))
+        buf = bytearray(size)
+        while True:
+            rest = mail.rest
+            n = mail.readinto(buf)
+            assert rest is None or (rest > 0) == (n > 0), rest
+            if not n:
+                break
+            out += buf[:n]
+        whole = whole or out
+        eq((size, out), (size, whole))
+    eq(max(whole) < 128, True)
+    assert whole.endswith(b"\r\n\r\nTo: stays@example.com\r\n") and b" b@example.com,\r\n" in whole, whole
+    eq(whole.count(b":;"), 2)
+
+
+# -- sender rewriting
+
+
+async def test_a_sender_in_utf_8_is_rewritten_and_kept_where_he_can_be_answered():
+    text = "From: Jörg <müller@example.com>\r\nSubject: x\r\n\r\nhello\r\n".encode()
+    for words in (("SMTPUTF8",), ()):
+        box = asked()
+        world = World(sender="gw@example.com").open(box)
+        offering(world, *words)
+        world.add("b@example.net", sender="müller@example.com", text=text, **UTF8)
+        assert await world.relay.session()
+        eq(box.mails_asked, [("gw@example.com", "8BITMIME", "SMTPUTF8" if words else "")])
+        content = box.mails[0][2]
+        assert b" <gw@example.com>\r\n" in content, content
+        assert encode_words(" (müller@example.com)").encode() in content, content
+        eq(" <müller@example.com>\r\n".encode() in content, bool(words))
+        eq(max(content) > 127, bool(words))
+        await world.close()
+
+
+# -- REQUIRETLS
+
+
+TLS = {"p": "192.0.2.9", "h": "ups", "x": 3, "e": " REQUIRETLS"}
+
+
+async def test_a_mail_that_requires_tls_goes_where_that_is_promised():
+    box = asked()
+    world = tls(offering(World().open(box), "REQUIRETLS"))
+    world.add("b@example.net", **TLS)
+    world.restart()
+    assert await world.relay.session()
+    eq((box.mails_asked, len(world.queue)), ([("a@example.com", "", "REQUIRETLS")], 0))
+    await world.close()
+
+
+async def test_a_mail_that_requires_tls_is_never_sent_elsewhere():
+    for words, verify in (((), "full"), (("REQUIRETLS",), "none"), (("REQUIRETLS",), None)):
+        box = asked()
+        world = offering(World().open(box), *words)
+        if verify:
+            tls(world)
+            world.hosts[0].verify = verify
+        world.add("b@example.net", text=b"Subject: secret\r\n\r\nhush\r\n", d=" RET=FULL", **TLS)
+        assert await world.relay.session()
+        assert await world.relay.session()
+        (got,) = box.mails
+        eq(got[:2], ("", ["a@example.com"]))
+        assert b"Status: 5.7.30" in got[2] and b"REQUIRETLS" in got[2] and b"hush" not in got[2], got[2]
+        eq(len(world.queue), 0)
+        await world.close()
+
+
+async def test_tls_required_no_loosens_nothing_and_is_passed_on():
+    text = b"TLS-Required: No\r\nSubject: x\r\n\r\nhello\r\n"
+    box = asked()
+    world = World().open(box)
+    world.add("b@example.net", text=text)
+    assert await world.relay.session()
+    eq(fields(box.mails[0][2], "TLS-Required"), ["No"])
+    world.hosts[0].security = "starttls"  # which is not there
+    world.hosts[0].verify = "none"
+    world.add("b@example.net", text=text)
+    eq(await world.relay.session(), False)
+    eq((len(box.mails), len(world.queue)), (1, 1))
+    await world.close()
+
+
+# -- MT-PRIORITY
+
+
+async def test_an_urgent_mail_says_so_where_that_is_understood():
+    box = asked()
+    world = offering(World().open(box), "MT-PRIORITY")
+    for priority in (0, 1, 2):
+        world.queue.add({"f": "a@example.com", "r": ["b@example.net"], "u": 0}, [b"Subject: x\r\n\r\nx\r\n"], priority)
+    world.add("b@example.net", p="192.0.2.9", h="ups", x=1, e=" MT-PRIORITY=-2")
+    assert await world.relay.session()
+    eq([m[2] for m in box.mails_asked], ["MT-PRIORITY=4", "", "MT-PRIORITY=-2", "MT-PRIORITY=-4"])
+    assert b"\r\n\tPRIORITY -2;" in box.mails[2][2], box.mails[2]
+    await world.close()
+
+
+async def test_where_priorities_are_not_understood_nothing_is_said_of_them():
+    box = asked()
+    world = World().open(box)
+    world.queue.add({"f": "a@example.com", "r": ["b@example.net"], "u": 0}, [b"Subject: x\r\n\r\nx\r\n"], 0)
+    world.add("b@example.net", p="192.0.2.9", h="ups", x=1, e=" MT-PRIORITY=3")
+    assert await world.relay.session()
+    eq([m[2] for m in box.mails_asked], ["", ""])
+    assert b"PRIORITY 3" in box.mails[1][2]
+    await world.close()
+
+
+# -- the library's client
+
+
+def transcript(mail, text):
+    for cut in CUTS:
+        wire = Wire(bytearray(2048))
+        client = Client(wire, "me.example.com")
+
+        def session(client=client):
+            yield from client.start("none")
+            yield from client.mails(mail())
+
+        play(session(), wire, text, cut, us="C")
+
+
+def test_the_client_says_smtputf8_where_an_address_needs_it():
+    text = """
+        S: 220 mx
+        C: EHLO me.example.com
+        S: 250-mx
+        S: 250-8BITMIME
+        S: 250 SMTPUTF8
+        C: MAIL FROM:<a@example.com> BODY=8BITMIME SMTPUTF8
+        S: 250 ok
+        C: RCPT TO:<müller@example.com>
+        S: 250 ok
+        C: RCPT TO:<info@xn--bcher-kva.example>
+        S: 550 5.1.1 unknown
+        C: DATA
+        S: 354 go
+        C: To: müller@example.com
+        C: .
+        S: 250 ok
+        -- END --
+    """
+    to = ["müller@example.com", "info@bücher.example"]
+    transcript(lambda: Mail("a@example.com", to, "To: müller@example.com\r\n"), text)
+    plain = text.replace(" BODY=8BITMIME SMTPUTF8", "")
+    plain = plain.replace("C: RCPT TO:<müller@example.com>\n        S: 250 ok\n", "")
+    transcript(lambda: Mail("a@example.com", to[1:], "To: müller@example.com\r\n"), plain.replace("550 5.1.1", "250"))
+
+
+class Session:
+    def __init__(self, ext):
+        self.ext = ext
+
+    async def run(self, what):
+        raise AssertionError("it is sent")
+
+
+async def test_send_refuses_what_the_server_cannot_take_and_sends_nothing():
+    client = Client(Wire(bytearray(512)), "me.example.com")
+    client.ext = {"8BITMIME": ""}
+    got = await send((Session({}), client), "a@example.com", ["müller@example.com"], b"x")
+    eq([(to, r[0], r[1]) for to, r in got.items()], [("müller@example.com", 550, "5.6.7")])
+    for bad in ("ü@", "ü b@example.com", "\ud800@example.com"):
+        raises(ValueError, Mail, "a@example.com", [bad], b"x")
+
+
+# -- the composer
+
+
+def test_the_composer_writes_addresses_in_utf_8_and_domains_as_dns_has_them():
+    mail = b"".join(compose("Jörg <jörg@example.com>", ["почта@example.net", "x@bücher.example"], "s", "t"))
+    head = str(mail, "utf-8").split("\r\n\r\n")[0]
+    assert "From: =?utf-8?B?SsO2cmc=?= <jörg@example.com>\r\n" in head, head
+    assert "To: почта@example.net, x@xn--bcher-kva.example\r\n" in head, head
+    for bad in ("ü@", "@ü", "ü b@c", "ü@c\r\nBcc: x@y", "ü@-ü"):
+        raises(ValueError, compose, bad, ["a@b"], "s", "t")
+
+

@@ -1,7 +1,8 @@
 """Delivery status notifications: what a sender asked to be told, and the mail that tells it.
 
-May use: address, message, notify. Standards: RFC 3461 (what may be asked for), RFC 3464 and 6522 (the report), RFC 3834
-(automatic mail). It goes out with the null reverse-path, so that nobody answers it.
+May use: address, message, notify; utf8 where an address is not ASCII. Standards: RFC 3461 (what may be asked for), RFC
+3464 and 6522 (the report), RFC 6533 (the same in UTF-8), RFC 3834 (automatic mail). It goes out with the null
+reverse-path, so that nobody answers it.
 
 What a peer said adds neither a line nor a field: what is not printable ASCII becomes "?", long text is cut and folded.
 """
@@ -42,7 +43,10 @@ _MEANS = {
     "4.6": "The mail went round in circles. Tell the operator of this gateway: a route is wrong.",
     "4.7": "No mail server took it in time. Find out what is wrong on the way, then send the mail again.",
     "6": "The mail server cannot take this kind of content. Send it as plain text in ASCII.",
-    "6.7": "The mail server takes no address that is not ASCII. Use another address.",
+    "6.7": "The mail server takes only plain letters (ASCII) in addresses and header fields. Use an address in plain"
+    " letters and a subject that your program encodes, or ask the operator for a mail server with SMTPUTF8.",
+    "7.30": "The mail was to stay on verified TLS all the way (REQUIRETLS), and the mail server does not promise that."
+    " Send it without that wish, or reach its reader in another way.",
     "7": "The rules of the mail server do not allow it. Do what its answer says, or ask its postmaster.",
     "": "The answer of the mail server is all that is known. Ask its postmaster.",
 }
@@ -83,17 +87,33 @@ def _said(result):
     return _clean(said + text.replace("\n", " "), _MAX_TEXT)
 
 
+def _odd(address):
+    """True for an address of RFC 6531 that is not ASCII."""
+    if len(address) == len(address.strip()) and max(address + " ") > "~":
+        from .utf8 import normal
+
+        try:
+            return bool(normal(address))
+        except ValueError:
+            pass
+    return False
+
+
+def _shown(address):
+    return address if _odd(address) else _clean(address)
+
+
 def _human(name, meta, results, offset, until):
     """Lines of the part for people."""
     text = "this is the mail gateway %s. Here is what became of a mail" % name
     if meta.get("f"):
-        text += " from <%s>" % _clean(meta["f"])
+        text += " from <%s>" % _shown(meta["f"])
     if meta.get("t"):
         text += " that arrived on " + date(meta["t"], offset)
     yield from _wrap("Hello,", text + ".", "")
     for address, action, result, _, host in results:
         yield ""
-        yield "<" + _clean(address) + ">: " + dict(_ACTIONS)[action]
+        yield "<" + _shown(address) + ">: " + dict(_ACTIONS)[action]
         host = _clean(host or "")
         if result:
             yield from _wrap("    ", (host or "The next mail server") + " answered: " + _said(result), "    ")
@@ -115,8 +135,8 @@ def _human(name, meta, results, offset, until):
         yield from _wrap("    What to do:", to_do, "    ")
 
 
-def _machine(name, meta, results, offset, until):
-    """Lines of the part for programs (RFC 3464 section 2)."""
+def _machine(name, meta, results, offset, until, wide):
+    """Lines of the part for programs (RFC 3464 section 2), with `wide` in UTF-8 (RFC 6533 section 4)."""
     yield "Reporting-MTA: dns; " + name
     try:
         yield "Original-Envelope-Id: " + parse_envid(meta.get("v") or param(meta.get("d"), "ENVID"))
@@ -127,10 +147,20 @@ def _machine(name, meta, results, offset, until):
     for address, action, result, asked, host in results:
         yield ""
         try:
-            yield "Original-Recipient: " + parse_orcpt(param(asked, "ORCPT"))
+            first = parse_orcpt(param(asked, "ORCPT"))
+            if wide and first[:6] == "utf-8;":
+                from .utf8 import raw
+
+                first = raw(first)
+            yield "Original-Recipient: " + first
         except ValueError:
             pass
-        yield "Final-Recipient: rfc822; " + _clean(address)
+        if _odd(address):
+            from .utf8 import embedded
+
+            yield "Final-Recipient: utf-8; " + (address if wide else embedded(address))
+        else:
+            yield "Final-Recipient: rfc822; " + _clean(address)
         yield "Action: " + action
         yield "Status: " + _status(action, result)
         if host:
@@ -182,12 +212,15 @@ def _pieces(name, to, meta, results, now, offset, message, full, eight, until):
     edge = "=_" + binascii.hexlify(os.urandom(16)).decode()
     actions = [r[1] for r in results]
     full = full and "failed" in actions  # RFC 3461 4.3: else the header is enough
-    eight = eight and full
-    way = "Content-Transfer-Encoding: 8bit"
     if "@" not in to:
         to += "@" + name  # a bare postmaster is ours
+    odd = bool([a for a in [to, meta.get("f", "")] + [r[0] for r in results] if _odd(a)])
+    # For who can read it: he has such an address, or has sent such a mail (RFC 6533 section 1).
+    wide = (odd or eight) and (_odd(to) or "SMTPUTF8" in meta.get("e", ""))
+    eight = eight and full or wide
+    way = "Content-Transfer-Encoding: 8bit"
     head = ['From: "Mail gateway %s"' % name, " <postmaster@%s>" % name]
-    head.append("To: <%s>" % to if valid_mailbox(to) else "To: undisclosed-recipients:;")
+    head.append("To: <%s>" % to if valid_mailbox(to) or _odd(to) else "To: undisclosed-recipients:;")
     head.append("Subject: Mail " + [text for action, text in _ACTIONS if action in actions][0])
     if now:
         head.append("Date: " + date(now, offset))
@@ -195,20 +228,24 @@ def _pieces(name, to, meta, results, now, offset, message, full, eight, until):
     head.append("MIME-Version: 1.0")
     head.append("Content-Type: multipart/report; report-type=delivery-status;")
     head.append(' boundary="%s"' % edge)
-    if eight:
+    if eight or odd:
         head.append(way)
     edge = "--" + edge
     for lines in (
         head,
-        ("", edge, "Content-Type: text/plain; charset=us-ascii", ""),
+        ("", edge, "Content-Type: text/plain; charset=utf-8", way, "")
+        if odd else ("", edge, "Content-Type: text/plain; charset=us-ascii", ""),
         _human(name, meta, results, offset, until),
-        ("", edge, "Content-Type: message/delivery-status", ""),
-        _machine(name, meta, results, offset, until),
+        ("", edge, "Content-Type: message/global-delivery-status", way, "")
+        if wide else ("", edge, "Content-Type: message/delivery-status", ""),
+        _machine(name, meta, results, offset, until, wide),
     ):
         for line in lines:
             yield line.encode() + b"\r\n"
     if message:
         kind = "message/rfc822" if full else "text/rfc822-headers"
+        if wide:
+            kind = "message/global" if full else "message/global-headers"
         for line in ("", edge, "Content-Type: " + kind, way if eight else "Content-Transfer-Encoding: 7bit", ""):
             yield line.encode() + b"\r\n"
         for piece in _whole(message) if full else _header(message):

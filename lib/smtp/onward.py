@@ -45,10 +45,10 @@ def asked(job, ext):
             params += " MT-PRIORITY=" + value
     if "SMTPUTF8" not in ext:
         if wide(job.sender):
-            no[-1] = 550, "5.6.7", _NO_UTF8 % ("the address it comes from, " + job.sender)
+            no[-1] = 550, "5.6.7", _NO_UTF8 % "the address it comes from"
         for n, to in enumerate(job.rcpts):
             if wide(to):
-                no[n] = 550, "5.6.7", _NO_UTF8 % to
+                no[n] = 550, "5.6.7", _NO_UTF8 % "this address"
     elif wide(job.sender + "".join(job.rcpts)) or mail.eight and (
             "SMTPUTF8" in extra or "p" not in meta and odd(mail) & 3):
         params += " SMTPUTF8"

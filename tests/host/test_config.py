@@ -1119,7 +1119,8 @@ def test_a_host_is_reachable_or_unreachable_unless_other_words_are_given(load):
 
 
 def test_addresses_may_be_in_utf_8_and_a_domain_becomes_what_dns_knows_it_by(load):
-    text = GOOD + "[mail]\nfrom = 'ku\u0308hl@b\u00fccher.example'\nto = ['info@bu\u0308cher.example', 'почта@example.com']\n"
+    text = GOOD + "[mail]\nfrom = 'ku\u0308hl@b\u00fccher.example'\n"
+    text += "to = ['info@bu\u0308cher.example', 'почта@example.com']\n"
     values, warnings = load(text + "admin = 'a@example.com'\n")
     assert values["mail"]["from"] == "k\u00fchl@xn--bcher-kva.example"  # composed, as people type it
     assert values["mail"]["to"] == ["info@xn--bcher-kva.example", "почта@example.com"]

@@ -8,6 +8,7 @@ from smtp.extra import Extra
 from smtp.message import compose, encode_words
 from smtp.mime import compose as compose_mime
 from smtp.onward import Plain
+from smtp.reply import SMTPError
 from smtp.stream import Wire
 from smtp.trace import Outgoing
 from test_relay import NOON, Box, World, fields
@@ -146,6 +147,42 @@ async def test_only_those_are_refused_whose_address_needs_what_the_next_hop_lack
     assert "Status: 5.6.7" in report and "b@example.net" in report.split("Action: relayed")[0], report
     assert "a@example.net>" not in report
     eq(len(world.queue), 0)
+    await world.close()
+
+
+async def test_who_sent_in_utf_8_is_told_in_utf_8():
+    for sender in ("müller@example.com", "a@example.com"):
+        box = asked()
+        box.no = {"jörg@example.net": SMTPError(550, "5.1.1", "left in 1987")}
+        world = offering(World().open(box), "SMTPUTF8")
+        n = [" ORCPT=utf-8;j\\x{F6}rg@old.example"]
+        world.add("jörg@example.net", sender=sender, text=HEAD, n=n, **UTF8)
+        assert await world.relay.session()
+        eq(box.mails_asked[-1], ("", "8BITMIME", "SMTPUTF8" if sender[1] == "ü" else ""))
+        eq(box.mails[0][:2], ("", [sender]))
+        report = str(box.mails[0][2], "utf-8")
+        for words in (
+                "To: <%s>\r\n" % sender, "Content-Type: message/global-delivery-status\r\n",
+                "Content-Type: message/global-headers\r\n", "Original-Recipient: utf-8;jörg@old.example\r\n",
+                "Final-Recipient: utf-8; jörg@example.net\r\n", "<jörg@example.net>: not delivered", "Subject: größer"):
+            assert words in report, (words, report)
+        eq(report.count("Content-Transfer-Encoding: 8bit"), 4)
+        await world.close()
+
+
+async def test_who_knows_no_utf_8_is_told_in_a_form_that_he_can_read():
+    # A recipient that became one in UTF-8 on the way here, such as postmaster.
+    box = asked()
+    world = World().open(box)
+    world.add("jörg@example.net", n=[" ORCPT=rfc822;postmaster@example.net"], p="192.0.2.9", h="ups", x=1)
+    assert await world.relay.session()
+    assert await world.relay.session()
+    report = str(box.mails[0][2], "utf-8")
+    for words in (
+            "Content-Type: message/delivery-status\r\n", "Content-Type: text/rfc822-headers\r\n",
+            "Original-Recipient: rfc822;postmaster@example.net\r\n",
+            "Final-Recipient: utf-8; j\\x{F6}rg@example.net\r\n", "<jörg@example.net>: not delivered"):
+        assert words in report, (words, report)
     await world.close()
 
 

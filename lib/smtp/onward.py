@@ -145,7 +145,7 @@ def anywhere(read):
     while not mail.ended:
         mail.step()
         if mail.why:
-            if mail.why.endswith("SMTPUTF8)"):
+            if mail.why.endswith("SMTPUTF8)") or mail.why[:5] in ("parts", "more "):  # too many to look at
                 return True
             mail.why = None  # what else 8-bit mail may be unfit for is no matter here
     return False

@@ -5,6 +5,7 @@ bounded, and accepts no mail that was not sent.
 """
 
 import errno
+import io
 import random
 import sys
 from pathlib import Path
@@ -15,11 +16,13 @@ for directory in ("lib", "tests/portable"):
         sys.path.insert(0, str(ROOT / directory))
 
 from play import Player  # noqa: E402
-from smtp import auth, sasl  # noqa: E402
+from smtp import auth, onward, sasl, utf8  # noqa: E402
 from smtp.client import Client, Mail, SessionError  # noqa: E402
+from smtp.extra import Extra, level  # noqa: E402
 from smtp.reply import SMTPError  # noqa: E402
 from smtp.server import Listener, Session  # noqa: E402
 from smtp.stream import TLS, Wire  # noqa: E402
+from smtp.trace import Outgoing  # noqa: E402
 
 SHORT = 2500
 USERS = {"printer": auth.make_verifier("secret", 2), "camera": "{CLEAR}secret"}
@@ -29,6 +32,8 @@ COMMANDS = [
     b"EHLO client.example.com\r\n", b"HELO x\r\n", b"MAIL FROM:<a@example.com>\r\n", b"MAIL FROM:<>\r\n",
     b"MAIL FROM:<a@example.com> SIZE=100 BODY=8BITMIME\r\n", b"RCPT TO:<b@example.net>\r\n",
     b"MAIL FROM:<a@b> RET=FULL ENVID=x+20y\r\n", b"RCPT TO:<b@c> NOTIFY=FAILURE,DELAY ORCPT=rfc822;b@c\r\n",
+    "MAIL FROM:<müller@bücher.example> SMTPUTF8 BODY=8BITMIME\r\n".encode(), "RCPT TO:<почта@c>\r\n".encode(),
+    b"MAIL FROM:<a@b> REQUIRETLS MT-PRIORITY=-4\r\n", 'RCPT TO:<"ü b"@ü> ORCPT=utf-8;ö\\x{FC}@c\r\n'.encode(),
     b'RCPT TO:<"b c"@[IPv6:::1]>\r\n', b"RCPT TO:<@a,@b:c@d>\r\n", b"DATA\r\n", b"BDAT 5\r\nhello", b"BDAT 0 LAST\r\n",
     b"BDAT 12 LAST\r\nsecond part\n", b"BDAT 99999999\r\n", b"RSET\r\n", b"NOOP\r\n", b"HELP\r\n", b"VRFY x\r\n",
     b"EXPN x\r\n", b"STARTTLS\r\n", b"AUTH PLAIN " + TOKEN + b"\r\n", b"AUTH PLAIN\r\n", TOKEN + b"\r\n",
@@ -109,6 +114,13 @@ class Box:
 
     def open(self, envelope):
         assert 0 < len(envelope.rcpts) <= 100
+        for address in [envelope.sender, *envelope.rcpts]:
+            if not address.isascii():
+                assert "SMTPUTF8" in envelope.extra and utf8.normal(address) == address, address
+            assert address.isprintable() or not address.isascii(), address
+        assert "REQUIRETLS" not in envelope.extra or envelope.tls
+        assert all(n.isascii() for n in envelope.notify or ())
+        assert level(envelope.extra) in (None, 0, 1, 2)
         self.maybe()
         self.open_sinks += 1
         return Sink(self)
@@ -177,6 +189,9 @@ def fuzz_server(rng):
         rng.choice(("none", "starttls", "tls")), None, rng.random() < 0.7, 20000)  # fmt: skip
     listener.bare = rng.choice(("fix", "refuse"))
     listener.greet_delay = 10 if rng.random() < 0.05 else 0
+    if rng.random() < 0.5:
+        listener.dsn = True
+        Extra(listener, tuple(rng.sample(("SMTPUTF8", "REQUIRETLS", "MT-PRIORITY"), rng.randrange(1, 4))))
     wire = wires(rng)
     peer = "10.0.0.9" if known else "192.0.2.1"
     player = Player(Session(wire, peer, listener).run(), wire, rng.choice((None, None, 1, 3, 50)))
@@ -290,10 +305,65 @@ def fuzz_client(rng):
     return player
 
 
+WORDS = [
+    b"<", b">", b"@", b'"', b" ", b".", "müller".encode(), "почта".encode(), "bücher".encode(), b"example", b"xn--",
+    b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", "\u202e".encode(), "u\u0308".encode(), b"ORCPT=utf-8;",
+    b"\\x{FC}", b"a", b"To: ", b"Subject: ", b"\r\n", b"\r\n\r\n", b",", b":;", b"--b\r\n",
+    b"Content-Type: multipart/mixed; boundary=b\r\n",
+]  # fmt: skip
+
+
+def fuzz_utf8(rng):
+    """Addresses and header sections of any octets: the documented exceptions, and nothing that is no UTF-8."""
+    data = mutate(rng, b"".join(rng.choices(WORDS, k=rng.randrange(1, 12))))
+    try:
+        address, rest = utf8.parse_path(data, rng.random() < 0.5)
+        assert address in ("", "postmaster") or "@" in address or address.lower() == "postmaster", address
+        assert not set(address) & set("\r\n\0\u202e"), address
+        address.encode()
+        if not address.isascii():
+            assert utf8.normal(address) == address and len(address.encode()) <= 254
+    except SMTPError as e:
+        assert e.code in (501, 553), e
+    text = data.decode("utf-8", "replace")
+    assert utf8.raw(utf8.embedded(text)) == text or "\\x{" in text or not text.isprintable(), text
+    assert utf8.embedded(text).isascii() and len(utf8.punycode(text[:63])) < 600
+    piece = rng.choice((1, 3, 50, 1000))
+    for fold in (lambda read: onward.anywhere(read), lambda read: onward.odd(Stored(read))):
+        fold(reader(data, piece))
+    if data.decode("utf-8", "ignore").encode() == data:
+        mail = onward.Plain(Outgoing(reader(data, piece), len(data)))
+        buf, out = bytearray(rng.choice((1, 60, 700))), b""
+        while n := mail.readinto(buf):
+            out += buf[:n]
+        head, end, body = data.partition(b"\r\n\r\n") if data[:2] != b"\r\n" else (b"", data[:2], data[2:])
+        assert out.endswith(end + body) and mail.rest == 0
+        assert not end or out[: len(out) - len(body)].isascii()
+
+
+def reader(data, piece):
+    file = io.BytesIO(data)
+
+    def read(buf):
+        part = file.read(min(piece, len(buf)))
+        buf[: len(part)] = part
+        return len(part)
+
+    return read
+
+
+class Stored:
+    def __init__(self, read):
+        self.read = read
+
+    def rewind(self):
+        pass
+
+
 def main(n, first=0):
     """Runs n sessions of each side; the seed of the one that fails is in the message."""
     for seed in range(first, first + n):
-        for fuzz in (fuzz_server, fuzz_client):
+        for fuzz in (fuzz_server, fuzz_client, fuzz_utf8):
             try:
                 fuzz(random.Random(seed))
             except Exception as e:
@@ -308,6 +378,11 @@ def test_random_and_mutated_sessions_of_a_server_are_harmless():
 def test_random_and_mutated_sessions_of_a_client_are_harmless():
     for seed in range(SHORT):
         fuzz_client(random.Random(seed))
+
+
+def test_random_octets_are_no_address_in_utf_8_by_mistake():
+    for seed in range(SHORT):
+        fuzz_utf8(random.Random(seed))
 
 
 def test_the_fuzz_reaches_what_matters():

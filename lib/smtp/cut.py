@@ -106,7 +106,7 @@ async def switch(relay, envelope, meta, writer, piece):
 class Part:
     """What there is of the mail, where Job and bounce.tell() ask for a mail."""
 
-    key = 0
+    key = 0x10000000
     size = _LENGTH
     eight = False
 
@@ -156,7 +156,7 @@ class Sink:
                 if self.stream:
                     await quit((self.stream, self.client))
                 self.hang_up()
-                if e.code >= 500:
+                if e.code >= 500 and e.enhanced not in ("5.6.7", "5.7.30"):  # which another one may take
                     raise
                 error = e
         raise error
@@ -192,9 +192,11 @@ class Sink:
             job.dsn = (meta.get("d", ""), meta.get("n") or [""] * len(job.rcpts))
         dsn = job.dsn
         if job.special:
-            from .onward import added, asked
+            from .onward import NO_HEAD, added, asked
 
             params, no = asked(job, ext)
+            if "SMTPUTF8" in meta.get("e", "") and "SMTPUTF8" not in params:
+                no[-1] = no.get(-1) or NO_HEAD  # what its header fields need is not known yet
             if no:
                 raise SMTPError(*no[min(no)])
             job.dsn = added(dsn, params, len(job.rcpts))

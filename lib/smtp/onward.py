@@ -18,6 +18,7 @@ _ADDRESSES = (b"from", b"to", b"cc", b"reply-to")
 _NO_UTF8 = (
     "there are letters outside ASCII in %s, and this mail server takes none (it does not offer SMTPUTF8): use an"
     " address and header fields in plain letters, or another smart host")
+NO_HEAD = 550, "5.6.7", _NO_UTF8 % "its header fields"
 _NO_TLS = "REQUIRETLS support required: this mail server does not promise verified TLS on the rest of the way"
 
 
@@ -81,7 +82,7 @@ def ready(job, ext, onward):
             mail.rewind()
             job.__init__(job.relay, mail, job.host)
             if found:
-                no[-1] = 550, "5.6.7", _NO_UTF8 % "its header fields"
+                no[-1] = NO_HEAD
     if not params and not no:
         return True
     rcpts, index, dsn = job.rcpts, job.index, job.dsn

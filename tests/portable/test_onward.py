@@ -1,5 +1,6 @@
 """lib/smtp/onward.py: SMTPUTF8, REQUIRETLS and MT-PRIORITY from the queue to a next hop that has them, or has not."""
 
+from devices import Devices
 from expect import eq, raises
 from play import CUTS, play
 from smtp import utf8
@@ -8,9 +9,11 @@ from smtp.extra import Extra
 from smtp.message import compose, encode_words
 from smtp.mime import compose as compose_mime
 from smtp.onward import Plain
+from smtp.relay import Relay, SmartHost
 from smtp.reply import SMTPError
 from smtp.stream import Wire
 from smtp.trace import Outgoing
+from test_cut import Host, Site, scan
 from test_relay import NOON, Box, World, fields
 
 HEAD = "Subject: größer\r\nTo: jörg@example.net\r\n\r\nhello\r\n".encode()
@@ -363,6 +366,165 @@ async def test_where_priorities_are_not_understood_nothing_is_said_of_them():
     eq([m[2] for m in box.mails_asked], ["", ""])
     assert b"PRIORITY 3" in box.mails[1][2]
     await world.close()
+
+
+# -- what a relay says on the wire
+
+
+def on_the_wire(text, *mails, verify="full"):
+    """Plays the relay's session with a smart host for `mails` (recipient, parameters, text, priority) of a device that
+    cannot be told; gives the log."""
+    for cut in (None, 3):
+        world = World()
+        host = SmartHost("mx", security="tls", verify=verify)
+        relay = Relay(world.queue, [host], "gw.example.com", world.clock, log=world.told.append)
+        for to, extra, mail, priority in mails:
+            meta = {"f": "a@nas", "r": [to], "u": 0, "t": NOON, "p": "192.0.2.9", "h": "ups", "x": 3}
+            if extra:
+                meta["e"] = extra
+            world.queue.add(meta, [mail], priority)
+        wire = Wire(bytearray(2048))
+        client = Client(wire, "gw.example.com")
+
+        def session(relay=relay, client=client, host=host):
+            yield from client.start("tls")
+            relay.host, relay.ext = host, client.ext
+            yield from client.mails(relay)
+            yield from client.quit()
+
+        hello = "S: 220 mx\nC: EHLO gw.example.com\n"
+        bye = "C: QUIT\nS: 221 bye\n-- END --\n"
+        play(session(), wire, hello + text + bye, cut, us="C")
+        world.flash.__exit__()
+    return world.log()
+
+
+def test_on_the_wire_smtputf8_is_said_where_it_is_offered_and_needed():
+    mail = (HEAD, 1)
+    log = on_the_wire(
+        """
+        S: 250-mx
+        S: 250-8BITMIME
+        S: 250 SMTPUTF8
+        C: MAIL FROM:<a@nas> BODY=8BITMIME SMTPUTF8
+        S: 555 5.5.4 parameter not known
+        C: MAIL FROM:<a@nas> BODY=8BITMIME SMTPUTF8
+        S: 250 ok
+        C: RCPT TO:<почта@example.net>
+        S: 553 5.6.7 not here
+        C: RSET
+        S: 250 ok
+        C: MAIL FROM:<a@nas>
+        S: 250 ok
+        C: RCPT TO:<c@example.net>
+        S: 450 busy
+        C: RSET
+        S: 250 ok
+    """,
+        ("jörg@example.net", " SMTPUTF8") + mail, ("почта@example.net", " SMTPUTF8") + mail,
+        ("c@example.net", " SMTPUTF8", b"Subject: x\r\n\r\nx\r\n", 1),
+    )
+    assert "refused for jörg@example.net: 555" in log and "refused for почта@example.net: 553 5.6.7" in log, log
+
+
+def test_on_the_wire_nothing_is_said_of_a_mail_that_needs_what_is_not_offered():
+    log = on_the_wire(
+        """
+        S: 250-mx
+        S: 250-8BITMIME
+        S: 250 DSN
+    """,
+        ("jörg@example.net", " SMTPUTF8", b"Subject: x\r\n\r\nx\r\n", 1), ("b@example.net", " SMTPUTF8", HEAD, 1),
+        ("c@example.net", " REQUIRETLS", b"Subject: x\r\n\r\nx\r\n", 1),
+    )
+    eq([line.split("refused for ")[1][:28] for line in log.split("\n") if "refused" in line], [
+        "jörg@example.net: 550 5.6.7 ", "b@example.net: 550 5.6.7 the", "c@example.net: 550 5.7.30 RE"])
+
+
+def test_on_the_wire_requiretls_is_said_under_verified_tls_only():
+    mail = ("b@example.net", " REQUIRETLS", b"Subject: x\r\n\r\nx\r\n", 1)
+    offer = """
+        S: 250-mx
+        S: 250 REQUIRETLS
+    """
+    log = on_the_wire(
+        offer + """
+        C: MAIL FROM:<a@nas> REQUIRETLS
+        S: 550 5.7.30 REQUIRETLS support required
+    """, mail)
+    assert "refused for b@example.net: 550 5.7.30" in log, log
+    log = on_the_wire(offer, mail, verify="none")
+    assert "refused for b@example.net: 550 5.7.30" in log, log
+
+
+def test_on_the_wire_an_urgent_mail_has_its_priority():
+    on_the_wire(
+        """
+        S: 250-mx
+        S: 250 MT-PRIORITY MIXER
+        C: MAIL FROM:<a@nas> MT-PRIORITY=4
+        S: 450 4.7.1 later
+        C: MAIL FROM:<a@nas> MT-PRIORITY=-9
+        S: 450 4.7.1 later
+        C: MAIL FROM:<a@nas>
+        S: 450 4.7.1 later
+    """,
+        ("b@example.net", "", b"Subject: x\r\n\r\nx\r\n", 0),
+        ("b@example.net", " MT-PRIORITY=-9", b"Subject: x\r\n\r\nx\r\n", 1),
+        ("b@example.net", "", b"Subject: x\r\n\r\nx\r\n", 1),
+    )
+
+
+# -- a mail that passes through, and what the gateway makes of a priority
+
+
+def declared(site, *words):
+    Extra(site.listener, words or ("SMTPUTF8", "REQUIRETLS", "MT-PRIORITY"))
+    return site
+
+
+async def test_a_mail_in_utf_8_passes_through_to_a_smart_host_that_takes_it():
+    mail = scan(20000)
+    asks = {"sender": "jörg@example.com", "more": " SMTPUTF8 MT-PRIORITY=-3"}
+    async with Site(Host("8BITMIME"), Host("SMTPUTF8", "8BITMIME", "MT-PRIORITY")) as site:
+        said = await declared(site).send(mail, ("почта@example.net",), **asks)
+        assert said.startswith("250 2.0.0 passed on"), said
+        assert not [c for c in site.hosts[0].commands if c.startswith("MAIL")], site.hosts[0].commands
+        (said,) = [c for c in site.hosts[1].commands if c.startswith("MAIL")]
+        eq(said.split(" BODY=")[1], "8BITMIME MT-PRIORITY=-3 SMTPUTF8")
+        assert "RCPT TO:<почта@example.net>" in site.hosts[1].commands
+        assert b"with UTF8SMTP id" in site.hosts[1].mails[0]
+    async with Site(Host("8BITMIME")) as site:
+        said = await declared(site).send(mail, ("почта@example.net",), **asks)
+        assert said.startswith("550 5.6.7") and "SMTPUTF8" in said, said
+        said = await site.send(mail, more=" SMTPUTF8")  # its header fields may need it
+        assert said.startswith("550 5.6.7"), said
+        eq((site.hosts[0].mails, len(site.queue)), ([], 0))
+
+
+async def test_a_priority_counts_unless_the_device_has_one():
+    async with Site(Host(), room=65536) as site:
+        declared(site)
+        mail = b"Subject: x\r\n\r\nx\r\n"
+        for table in ({"user": "x"}, {"priority": "low"}, {"per_hour": 9}):
+            table["address"] = "127.0.0.1/32"
+            site.intake.devices = Devices([table], site.clock.uptime)
+            for more in ("", " MT-PRIORITY=4", " MT-PRIORITY=-4", " MT-PRIORITY=0"):
+                said = await site.send(mail, more=more)
+                assert said.startswith("250"), said
+        eq([site.queue.rows[i] >> 28 for i in range(0, len(site.queue.rows), 4)], [0] * 2 + [1] * 4 + [2] * 6)
+        eq(site.queue.take().meta["e"], " MT-PRIORITY=4")
+
+
+async def test_a_device_with_a_sender_of_its_own_may_write_in_utf_8():
+    async with Site(Host()) as site:
+        declared(site)
+        site.intake.devices = Devices([{"address": "127.0.0.1/32", "sender": "scan@example.com"}], site.clock.uptime)
+        said = await site.send(HEAD, ("jörg@example.net",), sender="müller@example.com", more=" SMTPUTF8")
+        assert said.startswith("250"), said
+        mail = site.queue.take()
+        eq((mail.meta["f"], mail.meta["q"], mail.meta["r"]), (
+            "müller@example.com", "scan@example.com", ["jörg@example.net"]))
 
 
 # -- the library's client

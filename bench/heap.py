@@ -123,6 +123,9 @@ def heap(bench):
     for what, modules in (
         ("status service", ("status",)),
         ("status service while somebody asks", ("status", "web", "views")),
+        ("SMTPUTF8 and its like on a listener", ("smtp.extra",)),
+        ("an address in UTF-8", ("smtp.utf8",)),
+        ("a mail that needs SMTPUTF8 or its like", ("smtp.onward",)),
     ):
         yield limit_row(
             f"heap beyond the gateway, {what}", (used(*gateway, *modules) - alone) / _KB, None, None, "KB", 1

@@ -6,7 +6,7 @@
 A source has `next()`, which returns a job or None. A job is one mail:
 
     sender, rcpts       reverse-path and forward-paths (str)
-    body                "8BITMIME" or ""
+    body                "", or "8BITMIME", or "8BITMIME SMTPUTF8" (RFC 6531): what the server has to offer
     dsn                 None, or a pair: more parameters of MAIL, such as " RET=..." for a server that offers DSN (RFC
                         3461), and a list of " NOTIFY=..." for the recipients
     size                octets, about
@@ -224,9 +224,10 @@ class Client:
         if 0 < limit < job.size:  # better not sent than sent in vain
             self.finish(job, (552, "5.3.4", "the mail has %d octets, the server takes %d" % (job.size, limit)))
             return
-        if job.body == "8BITMIME" and "8BITMIME" not in ext:
-            self.finish(job, (554, "5.6.3", "the server does not take 8-bit mail"))
-            return
+        for word in job.body.split():
+            if word not in ext:
+                self.finish(job, (554, "5.6.3" if word < "A" else "5.6.7", "the server does not offer " + word))
+                return
         # A window, so that little has to be sent twice when the session breaks.
         while flying:
             jobs = self.jobs(flying)
@@ -478,13 +479,11 @@ class Mail:
         self.dsn = None
         for address in [sender] + list(rcpts) if sender else rcpts:
             wrong = "@" not in address or " " in address or "<" in address or ">" in address
-            if not wrong and address.encode().strip(PLAIN):
-                from .utf8 import prepare
+            if wrong or address.encode().strip(PLAIN):
+                from .utf8 import prepare  # it raises ValueError for what is no address at all
 
                 sender, rcpts = prepare(self, sender, rcpts)
                 break
-            if wrong:
-                raise ValueError("%r is no address that mail can be sent to" % (address,))
         if not rcpts:
             raise ValueError("a mail needs a recipient")
         if isinstance(message, str):
@@ -545,10 +544,6 @@ async def send(session, sender, rcpts, message):
     """
     stream, client = session
     job = Mail(sender, rcpts, message)
-    if job.body and "SMTPUTF8" not in client.ext:
-        from .utf8 import NO
-
-        return {to: NO for to in rcpts}
     try:
         await stream.run(client.mails(job))
     finally:

@@ -192,10 +192,10 @@ class Sink:
             job.dsn = (meta.get("d", ""), meta.get("n") or [""] * len(job.rcpts))
         dsn = job.dsn
         if job.special:
-            from .onward import NO_HEAD, added, asked
+            from .onward import NO_HEAD, able, added, asked
 
             params, no = asked(job, ext)
-            if "SMTPUTF8" in meta.get("e", "") and "SMTPUTF8" not in params:
+            if "SMTPUTF8" in meta.get("e", "") and not able(ext):
                 no[-1] = no.get(-1) or NO_HEAD  # what its header fields need is not known yet
             if no:
                 raise SMTPError(*no[min(no)])

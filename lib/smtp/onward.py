@@ -27,6 +27,11 @@ def wide(text):
     return len(text) != len(text.encode())
 
 
+def able(ext):
+    """True for a next hop that takes UTF-8 (RFC 6531 3.1: with 8BITMIME)."""
+    return "SMTPUTF8" in ext and "8BITMIME" in ext
+
+
 def asked(job, ext):
     """(parameters of MAIL (str), {number in job.rcpts: reply} of those who cannot have the mail, with -1 for what is
     said of all of them). ext: what the next hop of `job` (relay.Job) offers. The mail itself is not looked at."""
@@ -44,7 +49,7 @@ def asked(job, ext):
         value = param(extra, "MT-PRIORITY") or ("4", "", "-4")[min(mail.key >> 28, 2)]
         if value:
             params += " MT-PRIORITY=" + value
-    if "SMTPUTF8" not in ext:
+    if not able(ext):
         if wide(job.sender):
             no[-1] = 550, "5.6.7", _NO_UTF8 % "the address it comes from"
         for n, to in enumerate(job.rcpts):
@@ -52,8 +57,7 @@ def asked(job, ext):
                 no[n] = 550, "5.6.7", _NO_UTF8 % "this address"
     elif wide(job.sender + "".join(job.rcpts)) or mail.eight and (
             "SMTPUTF8" in extra or "p" not in meta and odd(mail) & 3):
-        params += " SMTPUTF8"
-        job.body = "8BITMIME"  # a field may be ours
+        job.body = "8BITMIME SMTPUTF8"  # 8-bit in any case: a field may be ours
         from .utf8 import good
 
         job.out.wide = good
@@ -71,7 +75,7 @@ def ready(job, ext, onward):
     all of them. onward: there is another host to ask, so that nothing is refused for good."""
     params, no = asked(job, ext)
     mail = job.mail
-    if mail.eight and "SMTPUTF8" not in ext and -1 not in no:
+    if mail.eight and not able(ext) and -1 not in no:
         if "p" not in mail.meta:
             if odd(mail) == 1:
                 job.out = Plain(job.out)  # ours are ASCII but for addresses

@@ -11,7 +11,6 @@ from .address import is_domain, is_mailbox
 from .path import parse_path as parse_ascii
 from .reply import SMTPError
 
-NO = 550, "5.6.7", "the server does not offer SMTPUTF8, which an address outside ASCII needs"
 _BASE = const(36)  # RFC 3492 section 5
 _TMIN = const(1)
 _TMAX = const(26)
@@ -131,16 +130,15 @@ def prepare(job, sender, rcpts):
     """(sender, list of recipients) in their plainest form for `job`, a client.Mail, which asks for SMTPUTF8 when it
     needs that. Raises ValueError for an address that is none."""
     found = []
-    for address in [sender] + list(rcpts):
+    for address in ([sender] if sender else []) + list(rcpts):
         try:
-            found.append(normal(address) if address else "")
+            found.append(normal(address))
         except ValueError:
             raise ValueError("%r is no address that mail can be sent to" % (address,))
     text = "".join(found)
     if len(text) != len(text.encode()):
-        job.dsn = " SMTPUTF8", [""] * (len(found) - 1)
-        job.body = "8BITMIME"
-    return found[0], found[1:]
+        job.body = "8BITMIME SMTPUTF8"
+    return found.pop(0) if sender else "", found
 
 
 def parse_path(arg, lenient=False, enhanced="5.1.7"):

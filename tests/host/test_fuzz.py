@@ -46,6 +46,7 @@ COMMANDS = [
 REPLIES = [
     b"220 mx ESMTP\r\n", b"250 ok\r\n", b"250-mx\r\n250-PIPELINING\r\n250-SIZE 100000\r\n250-8BITMIME\r\n250 DSN\r\n",
     b"250-mx\r\n250-CHUNKING\r\n250-PIPELINING\r\n250 AUTH PLAIN LOGIN SCRAM-SHA-256 CRAM-MD5\r\n",
+    b"250-mx\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n",
     b"250-mx\r\n250 STARTTLS\r\n", b"250-AUTH=LOGIN\r\n", b"235 ok\r\n", b"334 \r\n", b"334 VXNlcm5hbWU6\r\n",
     b"334 cj1hYmMscz1hYmNkLGk9NDA5Ng==\r\n", b"334 ???\r\n", b"354 go\r\n", b"421 bye\r\n", b"450 4.2.0 busy\r\n",
     b"452 4.3.1 full\r\n", b"500 what\r\n", b"503 no\r\n", b"535 5.7.8 no\r\n", b"550 5.1.1 unknown\r\n",
@@ -86,7 +87,7 @@ def answers(said, rng):
     for line in said.split(b"\r\n"):
         verb = line[:4]
         if verb == b"EHLO":
-            out.append(rng.choice(REPLIES[2:6]))
+            out.append(rng.choice(REPLIES[2:7]))
         elif verb in (b"MAIL", b"RCPT", b"RSET", b"HELO", b"BDAT") or line == b".":
             out.append(rng.choice((b"250 2.0.0 ok\r\n",) * 8 + (b"550 5.1.1 no\r\n", b"450 busy\r\n")))
         elif verb == b"DATA":
@@ -235,7 +236,7 @@ def fuzz_server(rng):
 class Source:
     def __init__(self, rng):
         self.jobs = [
-            Mail("a@example.com", [f"r{i}@example.net" for i in range(rng.choice((1, 2, 5)))],
+            Mail("a@example.com", [f"{rng.choice('rrü')}{i}@example.net" for i in range(rng.choice((1, 2, 5)))],
                  rng.choice((b"x\r\n", b".\r\n..\r\n", b"y" * 3000, b"Subject: x\r\n\r\n" + b"\n." * 500)))
             for _ in range(rng.randrange(1, 8))
         ]  # fmt: skip
@@ -291,7 +292,9 @@ def fuzz_client(rng):
                 break
             player.upgrade()
             continue
-        answer = likely(rng, REPLIES, answers(player.said(), rng), wild)
+        said = player.said()
+        assert said.isascii() or "SMTPUTF8" in client.ext, said
+        answer = likely(rng, REPLIES, answers(said, rng), wild)
         player.feed(answer)
         assert player.most <= 70000, player.most
         assert wire.hi <= len(wire.buf)

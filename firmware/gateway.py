@@ -405,6 +405,7 @@ async def serve(board, config, work, over=None):
         listener.greet_delay = int(item.get("greeting_delay", 0) * 1000)
         listener.bare = item.get("bare_newline", "fix")
         if item.get("extra"):
+            from smtp import onward, utf8  # noqa: F401 (now: later they would leave the heap in pieces)
             from smtp.extra import Extra
 
             Extra(listener, item["extra"])

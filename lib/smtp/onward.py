@@ -215,6 +215,6 @@ def plain(line):
 def traced(field, extra):
     """A Received field without its date and end, which tells what the mail asked for (RFC 6531 4.3, RFC 6710)."""
     if "SMTPUTF8" in extra:
-        field = field.replace(" with ESMTP", " with UTF8SMTP")
+        field = field.replace(" with ESMTP", " with UTF8SMTP", 1)
     value = param(extra, "MT-PRIORITY")
     return field + "\r\n\tPRIORITY " + value if value else field

@@ -77,6 +77,20 @@ def test_a_mail_with_utf_8_in_addresses_and_header_fields_is_taken_as_it_is():
         "Subject: ü\r\n\r\nö\r\n".encode())])  # fmt: skip
 
 
+def test_the_dialects_of_devices_are_understood_in_utf_8_too():
+    mails = talk(
+        HELLO
+        + """
+        C: mail from: müller@example.com smtputf8
+        S: 250 2.1.0 ok
+        C: RCPT TO: <почта@example.net>
+        S: 250 2.1.5 ok
+    """
+        + DATA
+    )
+    eq(mails[0][:2], ("müller@example.com", ["почта@example.net"]))
+
+
 def test_a_domain_becomes_what_any_mail_server_knows_it_by():
     mails = talk(
         HELLO

@@ -8,7 +8,7 @@ from smtp.client import Client, Mail
 from smtp.extra import Extra
 from smtp.message import compose, encode_words
 from smtp.mime import compose as compose_mime
-from smtp.onward import Plain
+from smtp.onward import Plain, anywhere
 from smtp.relay import Relay, SmartHost
 from smtp.reply import SMTPError
 from smtp.stream import Wire
@@ -125,6 +125,24 @@ async def test_without_smtputf8_what_needs_it_comes_back_with_5_6_7_that_a_perso
             assert words in report, (words, report)
         eq(len(world.queue), 0)
         await world.close()
+
+
+def test_a_mail_of_countless_parts_is_not_looked_at_to_its_end():
+    for edge in ("b", "b%d"):  # beside one another, and in one another
+        given = [0]
+
+        def read(buf, edge=edge, given=given):
+            n = given[0]
+            given[0] += 1
+            if n > 2000:
+                return 0
+            part = "Content-Type: multipart/mixed; boundary=" + edge.replace("%d", str(n)) + "\r\n\r\n"
+            if n:
+                part = "--" + edge.replace("%d", str(n - 1)) + "\r\n" + part
+            buf[: len(part)] = part.encode()
+            return len(part)
+
+        eq((anywhere(read), given[0] < 1100), (True, True))
 
 
 async def test_a_sender_in_utf_8_is_a_dead_letter_where_nobody_can_tell_him():

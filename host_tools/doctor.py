@@ -463,6 +463,7 @@ class Examination:
             )  # fmt: skip
         else:
             report.good("SIZE", f"it takes mails of {_size(limit)}" if limit else "it says no limit")
+        self.extensions(client.ext)
         row = PROVIDERS.get(provider)
         if row:
             report.good("provider", row.title)
@@ -513,9 +514,36 @@ class Examination:
             self.broken({"MAIL": "sender", "RCPT": "recipient"}.get(verb, "session"), wait, verb)
         return None
 
+    def extensions(self, offered):
+        """What is configured and needs the smart host to do its part."""
+        mail, report = self.values["mail"], self.report
+        people = [mail["from"], mail["admin"], *mail["to"], self.table.get("sender", ""), self.to or ""]
+        people += [a for sensor in self.values["sensor"] for a in sensor.get("to", ())]
+        odd = [a for a in people if not a.isascii()]
+        words = {word for listener in self.values["listener"] for word in listener.get("extra", ())} - {"MT-PRIORITY"}
+        for word in sorted(words | {"SMTPUTF8"} if odd else words):
+            if word in offered:
+                report.good(word, "is offered")
+            elif odd and word == "SMTPUTF8":
+                report.bad(
+                    word, f"is not offered, and {odd[0]} needs it: such mail comes back with 5.6.7",
+                    "take an address in plain letters, or another smart host",
+                )  # fmt: skip
+            else:
+                report.note(
+                    word, "is not offered: mail of devices that needs it comes back",
+                    f"take {word.lower()} = true out of the listener, and devices hear at once that it is not there",
+                )  # fmt: skip
+
     async def sender(self, stream, client, sender):
         report, provider = self.report, self.provider
-        reply = await self.ask(stream, client, b"MAIL FROM:<%s>" % sender.encode())
+        more = b""
+        if not (sender + (self.to or "")).isascii():
+            client.ended = False
+            if "SMTPUTF8" not in client.ext:
+                return
+            more = b" SMTPUTF8"
+        reply = await self.ask(stream, client, b"MAIL FROM:<%s>%s" % (sender.encode(), more))
         if reply is None:
             return
         if reply[0] != 250:

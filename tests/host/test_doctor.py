@@ -102,6 +102,24 @@ def test_all_is_good_and_no_mail_is_sent(visit, smarthost):
     assert "TLSv1.2" in tls and '"edgepost development CA" of smarthost.ca' in tls
 
 
+def test_what_addresses_and_listeners_need_of_the_smart_host_is_told(visit, monkeypatch):
+    people = [('to = ["oncall@example.com"]', 'to = ["почта@example.com"]')]
+    report = visit(replace=people, to="müller@example.com")
+    assert report.ok and {"SMTPUTF8", "recipient"} <= set(states(report, doctor.GOOD))
+    more = '[[listener]]\nallow = ["10.0.0.0/8"]\nsmtputf8 = true\nmt_priority = true\n'
+    read = doctor.Examination.extensions
+
+    def lacking(self, offered):
+        offered.pop("SMTPUTF8")
+        read(self, offered)
+
+    monkeypatch.setattr(doctor.Examination, "extensions", lacking)
+    check, text = bad(visit(replace=people, to="müller@example.com"))
+    assert check == "SMTPUTF8" and "почта@example.com needs it" in text
+    report = visit(board=BOARD + more)
+    assert report.ok and "SMTPUTF8" in states(report, doctor.NOTE)
+
+
 def test_a_test_mail_is_sent_when_it_is_asked_for(visit, smarthost):
     host = smarthost()
     report = visit(host=host, to="oncall@example.com")

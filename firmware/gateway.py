@@ -126,7 +126,7 @@ class Intake:
     def __init__(self, most, relay=None):
         self.most = most  # octets that a mail may have
         self.relay = relay
-        if relay and gc.mem_free() > _AMPLE:
+        if relay and getattr(gc, "mem_free", int)() > _AMPLE:
             from smtp import cut  # noqa: F401 (now: later it would leave the heap in pieces)
         room = min(queue.max_bytes, queue.free() + queue.used - queue.reserve)
         self.room = room - room // 128 - queue.block  # and that a mail may have in an empty spool

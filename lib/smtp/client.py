@@ -436,12 +436,12 @@ class Client:
 
 
 async def open_session(host, port, name, security="starttls", context=None, user="", password="", auth=None, size=2048,
-                       resolve=None):
+                       resolve=None, kind=Client):
     """Connects to a server and gets the session ready for mail. Returns (stream, Client), or raises SessionError.
 
     name: str for EHLO; security: "starttls", "tls" or "none"; context: SSLContext of stream.client_context (with it the
     server's certificate must be valid for `host`); user "" sends no AUTH; auth: a mechanism to insist on;
-    resolve: looks `host` up instead of getaddrinfo, see stream.connect.
+    resolve: looks `host` up instead of getaddrinfo, see stream.connect; kind: a class like Client.
     """
     if security != "none" and (context is None or security not in ("starttls", "tls")):
         raise ValueError("security is 'starttls' or 'tls' with a context of stream.client_context, or 'none'")
@@ -450,7 +450,7 @@ async def open_session(host, port, name, security="starttls", context=None, user
     except OSError as e:
         raise SessionError("connect", "no connection to %s port %d: %s" % (host, port, e.args[-1] if e.args[1:] else e))
     try:
-        client = Client(stream, name)
+        client = kind(stream, name)
         stream.context = tls = (context, host)
         if security == "tls":
             stream.start_tls()

@@ -25,6 +25,7 @@ AAAA = const(28)
 _CUT = const(16)  # no code of RFC 1035 4.1.1: the reply has the TC bit
 _DAY = const(86400)  # seconds: no answer is kept longer, whatever its TTL
 _KEPT = const(16)  # answers in the cache: A and AAAA of 8 names
+READ = {}  # of another kind of record: a function of a reply and where the data begin, that gives them and what follows
 _LABEL = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
@@ -90,11 +91,15 @@ def parse(reply, id, name, kind, part=False):
                 target, at = _name(reply, at + 10)
                 aliases[owner] = target, ttl
             elif what == question[-4:]:
+                at += 10
                 if kind == A:
                     address = "%d.%d.%d.%d" % tuple(data)
-                else:
+                    at += 4
+                elif kind == AAAA:
                     address = ":".join(["%x" % (data[i] << 8 | data[i + 1]) for i in range(0, 16, 2)])
-                at += 10 + (4 if kind == A else 16)
+                    at += 16
+                else:
+                    address, at = READ[kind](reply, at)
                 records.append((owner, address, ttl))
             else:
                 at = end

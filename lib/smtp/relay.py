@@ -16,7 +16,7 @@ import binascii
 import random
 
 from . import const
-from .client import SessionError, open_session, quit
+from .client import Client, SessionError, open_session, quit
 from .message import date, header
 from .path import Envelope
 from .queue import Damaged
@@ -51,6 +51,8 @@ class SmartHost:
     """A next hop. `ca`: list of DER certificates, bytes or base64 text. `sender`: the only sender that it accepts, or
     "". per_minute, per_day, per_session: mails that it takes, 0: any number. oauth: oauth.Tokens instead of a
     password."""
+
+    kind = Client  # the protocol
 
     def __init__(self, host, port=587, security="starttls", verify="full", ca=(), username="", password="", sender="",
                  per_minute=0, per_day=0, per_session=0, oauth=None):
@@ -249,7 +251,7 @@ class Relay:
                     password, auth = await host.oauth.token(self.resolve), host.oauth.mechanism
                 session = await open_session(
                     host.host, host.port, self.name, host.security, host.context(), host.username, password, auth,
-                    resolve=self.resolve)
+                    resolve=self.resolve, kind=host.kind)
                 self.told = None
                 return session
             except (SessionError, ValueError) as e:
@@ -445,13 +447,14 @@ class Relay:
 
 
 class Job:
-    """One queued mail on its way to `host`: what Client.mails() asks of a job."""
+    """One queued mail on its way to `host`: what Client.mails() asks of a job. skip: bit set of recipients who are
+    left out."""
 
-    def __init__(self, relay, mail, host):
+    def __init__(self, relay, mail, host, skip=0):
         meta = mail.meta
         queue = relay.queue
         over = queue.state(mail.key)
-        over = over[0] | over[1]
+        over = over[0] | over[1] | skip
         rcpts = meta["r"]
         self.relay = relay
         self.host = host

@@ -186,6 +186,7 @@ class Session:
     def run(self):
         io = self.io
         on = self.on
+        commands = on.commands
         try:
             if on.greet_delay:
                 # Who talks before the greeting does not speak SMTP.
@@ -209,7 +210,7 @@ class Session:
                     text = text.strip()  # devices pad their lines
                 i = text.find(b" ")
                 verb = text if i < 0 else text[:i]
-                handler = COMMANDS.get(verb) or COMMANDS.get(verb.upper())
+                handler = commands.get(verb) or commands.get(verb.upper())
                 try:
                     if handler is None:
                         if verb.upper() in _WEB:
@@ -657,6 +658,7 @@ COMMANDS = {
     b"STARTTLS": Session.starttls,
     b"AUTH": Session.auth,
 }
+Listener.commands = COMMANDS  # of one listener there may be others
 
 
 class Server:

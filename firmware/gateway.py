@@ -328,6 +328,10 @@ async def main(board):
 
         told = sensors.Told("/rules.json", log)
         rules[:] = [sensors.Rule(rule, board, alert, log, time.uptime, told) for rule in config["sensor"]]
+        if config.get("fetch", {}).get("senders"):
+            import limits
+
+            limits.restore(rules)
     if board.BARE and config.get("sleep"):
         import sleep
 
@@ -358,10 +362,12 @@ async def serve(board, config, work, over=None):
         from accounts import sign_in
 
         accounts = sign_in(smart, time, log)
-    hosts = [SmartHost(**h) for h in smart]
+    hops = config.get("hops") and __import__("hops")  # what few gateways have
+    hosts = hops.hosts(smart) if hops else [SmartHost(**h) for h in smart]
     if [h for h in hosts if h.username]:
         from smtp import sasl  # noqa: F401 (now: later it would leave the heap in pieces)
-    relay = Relay(queue, hosts, domain, time, _mail.get("from", ""), lambda text: log("relay", text))
+    relay = (hops.relay(config) if hops else Relay)(
+        queue, hosts, domain, time, _mail.get("from", ""), lambda text: log("relay", text))
     for name in ("retry", "retry_max", "pause", "pause_max", "delay_notice", "expire", "gather"):
         if name in q:
             setattr(relay, name, max(1, int(q[name])))  # the queue counts in whole seconds
@@ -369,10 +375,15 @@ async def serve(board, config, work, over=None):
     relay.admin = _mail.get("admin") or ""
     queue.reports = bool(relay.admin)
     names = [h.host for h in hosts] + [r["host"] for r in config["sensor"] if "host" in r]
+    if config.get("fetch"):
+        names.append(config["fetch"]["host"])
     if [n for n in names if not parse_ip(n)] or accounts or board.BARE and me.get("ntp") or config.get("ping"):
         from smtp.dns import Resolver
 
-        relay.resolve = resolve = Resolver(me.get("dns") or board.nameservers, time.uptime, board.hosts).resolve
+        resolver = Resolver(me.get("dns") or board.nameservers, time.uptime, board.hosts)
+        relay.resolve = resolve = resolver.resolve
+        if hops:
+            relay.resolver = resolver
     slots = board.TLS_SLOTS and Slots(board.TLS_SLOTS)
     relay.slots = slots
     server = None
@@ -409,6 +420,8 @@ async def serve(board, config, work, over=None):
             from smtp.extra import Extra
 
             Extra(listener, item["extra"])
+        if hops:
+            hops.listen(listener, item, relay)
         if slots:
             listener.slots = slots
             listener.timeout = 60000  # a device that does nothing keeps others from TLS
@@ -430,6 +443,8 @@ async def serve(board, config, work, over=None):
         import status
 
         work += status.work(board, config, relay, server)
+    if config.get("fetch"):
+        work.append(("fetch", hops.fetching(config, relay, intake)))
     if board.BARE:
         import organs
 

@@ -83,6 +83,8 @@ EXAMPLES = {
     "status.health_age": 'health_age = "1h"',
     "smarthost": '[smarthost] and below it host = "smtp.example.com"',
     "smarthost.host": 'host = "smtp.example.com"',
+    "smarthost.by": 'by = "mx" and security = "opportunistic"',
+    "smarthost.protocol": 'protocol = "lmtp"',
     "smarthost.port": "port = 587",
     "smarthost.security": 'security = "starttls"',
     "smarthost.verify": 'verify = "full"',
@@ -105,6 +107,18 @@ EXAMPLES = {
     "smarthost.per_minute": "per_minute = 30",
     "smarthost.per_day": "per_day = 500",
     "smarthost.per_session": "per_session = 100",
+    "fetch": '[fetch] and below it host = "odmr.example.com" and domains = ["board7.example.com"]',
+    "fetch.host": 'host = "odmr.example.com"',
+    "fetch.port": "port = 366",
+    "fetch.security": 'security = "starttls"',
+    "fetch.verify": 'verify = "full"',
+    "fetch.ca": 'ca = "ca.pem"',
+    "fetch.username": 'username = "board7"',
+    "fetch.password": 'password = { env = "FETCH_PASSWORD" }',
+    "fetch.domains": 'domains = ["board7.example.com"]',
+    "fetch.every": 'every = "15m"',
+    "fetch.senders": 'senders = ["boss@example.com"]',
+    "fetch.forward": 'forward = "ops@example.com"',
     "mail": '[mail] and below it from = "cold-store@example.com" and to = ["oncall@example.com"]',
     "mail.from": 'from = "cold-store@example.com"',
     "mail.to": 'to = ["oncall@example.com"]',
@@ -125,6 +139,9 @@ EXAMPLES = {
     "listener.smtputf8": "smtputf8 = true",
     "listener.requiretls": "requiretls = true",
     "listener.mt_priority": "mt_priority = true",
+    "listener.protocol": 'protocol = "lmtp"',
+    "listener.etrn": 'etrn = ["example.com"]',
+    "listener.atrn": 'atrn = { board7 = ["board7.example.com"] }',
     "queue": '[queue] and below it max_bytes = "512KB"',
     "queue.max_bytes": 'max_bytes = "512KB"',
     "queue.max_count": "max_count = 1000",
@@ -505,6 +522,24 @@ def _networks(value):
     return nets
 
 
+def _domains(value):
+    """Domains of recipients, in lower case."""
+    value = [value] if isinstance(value, str) else value
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{_show(value)} is not a list of domains")
+    return list(dict.fromkeys(_domain(_text(v, "a domain")).lower() for v in value))
+
+
+def _fetchers(value):
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{_show(value)} is not a table of users and their domains")
+    return {_user(user): _domains(domains) for user, domains in value.items()}
+
+
+def _forward(value):
+    return value if value in ("", "*") else mailbox(value)
+
+
 def _readers(value):
     """The networks that may see the status page."""
     try:
@@ -763,9 +798,11 @@ class Status(_Table):
 
 
 class SmartHost(_Table):
-    host: _is(_host)
+    by: _is(_choice("mx"), None)
+    host: _is(_host, "")
+    protocol: _is(_choice("smtp", "lmtp"), "smtp")
     port: _is(_port, None)
-    security: _is(_choice("starttls", "tls", "none"), "starttls")
+    security: _is(_choice("starttls", "tls", "none", "opportunistic"), "starttls")
     verify: _is(_choice("full", "none"), "full")
     ca: _is(_cas, [])
     username: _is(_user, "")
@@ -776,6 +813,20 @@ class SmartHost(_Table):
     per_minute: _is(_count, None)
     per_day: _is(_count, None)
     per_session: _is(_count, None)
+
+
+class Fetch(_Table):
+    host: _is(_host)
+    port: _is(_port, 366)
+    security: _is(_choice("starttls", "tls", "none"), "starttls")
+    verify: _is(_choice("full", "none"), "full")
+    ca: _is(_cas, [])
+    username: _is(_user)
+    password: _is(_secret)
+    domains: _is(_domains)
+    every: _is(_pace, 900.0)
+    senders: _is(_mailboxes, [])
+    forward: _is(_forward, "")
 
 
 class OAuth(_Table):
@@ -813,6 +864,9 @@ class Listener(_Table):
     smtputf8: _is(_flag, False)
     requiretls: _is(_flag, False)
     mt_priority: _is(_flag, False)
+    protocol: _is(_choice("smtp", "lmtp"), "smtp")
+    etrn: _is(_domains, None)
+    atrn: _is(_fetchers, None)
 
 
 class Queue(_Table):
@@ -881,7 +935,7 @@ class Sensor(_Table):
 
 
 _SINGLE = {"board": Board, "mail": Mail, "queue": Queue, "wifi": Wifi, "log": Log, "sleep": Sleep, "ping": Ping,
-           "status": Status}
+           "status": Status, "fetch": Fetch}
 _LISTS = {"smarthost": SmartHost, "listener": Listener, "device": Device, "sensor": Sensor}
 
 
@@ -980,12 +1034,12 @@ def load(path, env=None, previous=None, raw=None, label=None):
     raw = dict(raw)
     for name in raw.keys() - _SINGLE.keys() - _LISTS.keys():
         near = difflib.get_close_matches(name, [*_SINGLE, *_LISTS], 1, 0.6)
-        known = "board, wifi, smarthost, mail, listener, device, queue, sensor, log, sleep, ping, status"
+        known = "board, wifi, smarthost, mail, listener, device, queue, sensor, log, sleep, ping, status, fetch"
         hint = f"did you mean [{near[0]}]?" if near else f"known are {known}"
         check.problem(name, f"is not a known table; {hint}", EXAMPLES[near[0]] if near else "")
     if "board" not in raw:
         check.problem("board", "is missing")
-    board, mail, queue, wifi, log, sleep, ping, status = (
+    board, mail, queue, wifi, log, sleep, ping, status, fetch = (
         check.table(model, raw.get(name, {}), name) if name in raw or name in ("mail", "queue") else None
         for name, model in _SINGLE.items()
     )
@@ -1013,6 +1067,8 @@ def load(path, env=None, previous=None, raw=None, label=None):
     for key, table, _ in lists["sensor"]:
         if isinstance(table, dict):
             sensors.check(check.problem, key, table, check.context["base"])
+    if isinstance(raw.get("fetch"), dict):
+        _check_fetch(check, raw["fetch"])
     _check_together(check, raw, lists)
     boards.check(check.problem, check.warnings.append, raw)
     boards.check_sleep(check.problem, check.warnings.append, raw)
@@ -1056,6 +1112,14 @@ def load(path, env=None, previous=None, raw=None, label=None):
     if status:
         config["status"] = status.model_dump(exclude={"password"})
         config["status"]["verifier"] = verifier(status.password, verifiers.get(_STATUS, ()))
+    if fetch:
+        config["fetch"] = fetch.model_dump()
+    special = [h for h in config["smarthost"] if "by" in h or "protocol" in h]
+    if special or [v for v in config["listener"] if "atrn" in v]:
+        # Where a mail goes, or who has it, is not said by one reply of one host.
+        config["queue"]["cut_through"] = False
+    if fetch or special or [v for v in config["listener"] if v.keys() & {"protocol", "etrn", "atrn"}]:
+        config["hops"] = True
     if lists["device"]:
         config["device"] = [m.model_dump(exclude_defaults=True) for _, _, m in lists["device"]]
     return config, check.warnings
@@ -1066,6 +1130,19 @@ def load(path, env=None, previous=None, raw=None, label=None):
 
 def _check_smarthost(check, key, raw):
     security, verify = raw.get("security", "starttls"), raw.get("verify", "full")
+    if raw.get("by") == "mx":
+        _check_mx(check, key, raw)
+        return
+    if "host" not in raw:
+        check.problem(f"{key}.host", "is missing")
+    if security == "opportunistic":
+        check.problem(
+            f"{key}.security",
+            '"opportunistic" is for by = "mx" only: this host can be verified',
+            'security = "starttls"',
+        )
+    if raw.get("protocol") == "lmtp" and raw.get("port") == 25:
+        check.problem(f"{key}.port", "25 is for SMTP, LMTP must not use it (RFC 2033)", "port = 24")
     if security in ("starttls", "tls") and verify == "full" and "ca" not in raw:
         check.problem(
             f"{key}.ca",
@@ -1100,6 +1177,45 @@ def _check_smarthost(check, key, raw):
         check.warnings.append(
             f"{key}.password stands in board.toml for everybody who reads that file to see; better:"
             f" {EXAMPLES['smarthost.password']}"
+        )
+
+
+def _check_mx(check, key, raw):
+    """A [smarthost] that is none: each mail goes to the exchangers of its recipients' domains."""
+    security = raw.get("security")
+    if security == "opportunistic":
+        check.warnings.append(
+            f'{key}.security = "opportunistic": mail goes out under TLS where it is offered, else in the'
+            " clear; nobody's certificate is verified, so whoever stands on the way, or forges the name server's"
+            " replies, can read it"
+        )
+    elif security == "none":
+        check.warnings.append(
+            f'{key}.security = "none": mail can be read by everybody on the way; "opportunistic" at least uses TLS'
+            " where it is offered"
+        )
+    else:
+        check.problem(
+            f"{key}.security",
+            "has to be said for delivery by MX, where no certificate can be verified: TLS where it is offered, with"
+            " anybody",
+            'security = "opportunistic"',
+        )
+    for name in ("host", "verify", "ca", "username", "password", "auth", "oauth", "protocol"):
+        if name in raw:
+            check.problem(f"{key}.{name}", 'has no use with by = "mx": the recipients\' domains name the hosts', "")
+
+
+def _check_fetch(check, raw):
+    """The [fetch] table, whose provider is as good as a smart host."""
+    _check_smarthost(check, "fetch", {"host": "", "password": "", "username": ""} | raw)
+    if raw.get("senders") and raw.get("security") == "none":
+        check.problem(
+            "fetch.security", '"none" would let anybody on the way give orders in the name of fetch.senders',
+            'security = "starttls"')  # fmt: skip
+    if "senders" not in raw and "forward" not in raw:
+        check.warnings.append(
+            "fetch: all mail that is fetched is refused: name who may give orders (senders), or where it goes (forward)"
         )
 
 
@@ -1171,6 +1287,13 @@ def _check_listener(check, key, raw, model):
         check.problem(f"{key}.requiretls", 'has no use with tls = "none"', 'tls = "starttls"')
     if model and model.cert and model.key and not _is_pair(model.cert, model.key):
         check.problem(f"{key}.key", f"{raw['key']} is not the key of the certificate {raw['cert']}")
+    if raw.get("protocol") == "lmtp" and raw.get("port") == 25:
+        check.problem(f"{key}.port", "25 is for SMTP, LMTP must not use it (RFC 2033)", "port = 24")
+    if raw.get("protocol") == "lmtp" and "atrn" in raw:
+        check.problem(f"{key}.atrn", 'has no use with protocol = "lmtp"', "")
+    for name in raw["atrn"] if isinstance(raw.get("atrn"), dict) else ():
+        if not isinstance(raw.get("users"), dict) or name not in raw["users"]:
+            check.problem(f"{key}.atrn.{name}", "is none of the users of this listener, and nobody else can fetch", "")
     users, allow, clear = raw.get("users"), raw.get("allow"), raw.get("auth_in_clear", False)
     if users and tls == "none" and clear is False:
         why = (
@@ -1247,6 +1370,9 @@ def _check_together(check, raw, lists):
                 check.problem(f"{key}.name", f"{name!r} is the name of {names[name]} already")
             names.setdefault(name, key)
     sensors.check_pins(check.problem, [(k, t) for k, t, _ in lists["sensor"] if isinstance(t, dict)])
+    hosts = [table for _, table, _ in lists["smarthost"] if isinstance(table, dict)]
+    if len(hosts) > 1 and [h for h in hosts if "by" in h]:
+        check.problem("smarthost", 'by = "mx" is the only one: what an exchanger defers waits for it', "")
     mail = raw.get("mail", {})
     if isinstance(mail, dict) and (lists["sensor"] or mail.get("heartbeat")):
         if "from" not in mail:
@@ -1262,12 +1388,16 @@ def _check_together(check, raw, lists):
 
 def _smarthost(model):
     values = model.model_dump(exclude_none=True, exclude={"auth"})
-    values["port"] = model.port or {"starttls": 587, "tls": 465, "none": 25}[model.security]
+    values["port"] = model.port or {"starttls": 587, "tls": 465}.get(model.security, 25)
+    if values["protocol"] == "smtp":
+        del values["protocol"]
+    else:
+        values["port"] = model.port or 24
     return values
 
 
 def _listener(model, verifiers):
-    values = model.model_dump()
+    values = {k: v for k, v in model.model_dump().items() if v is not None and (k, v) != ("protocol", "smtp")}
     values["users"] = {
         name: verifier(password, verifiers.get(name, ())) for name, password in model.users.items()
     }

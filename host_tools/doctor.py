@@ -706,6 +706,10 @@ async def examine(report, values, to="", send=False, oauth=False, patience=20, n
     """All of it, for a configuration as config.load gives it."""
     await clock(report, values, ntp)
     for host in values["smarthost"]:
+        if "by" in host or "protocol" in host:
+            report.about = host["host"] or "mail exchangers"
+            report.note("skipped", "what is delivered by MX or LMTP is not examined")
+            continue
         await Examination(report, host, values, to, send, oauth, patience).run()
     return report
 

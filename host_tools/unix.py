@@ -200,7 +200,8 @@ def own_address(values):
     """The address of this computer that its smart host sees, for EHLO (RFC 5321 4.1.3). Nothing is sent to find it."""
     for host in values["smarthost"]:
         with contextlib.suppress(OSError):
-            for family, kind, _, _, address in socket.getaddrinfo(host["host"], host["port"], type=socket.SOCK_DGRAM):
+            name = host["host"] or "192.0.2.1"  # by MX: any host that is far away
+            for family, kind, _, _, address in socket.getaddrinfo(name, host["port"], type=socket.SOCK_DGRAM):
                 with contextlib.suppress(OSError), socket.socket(family, kind) as sock:
                     sock.connect(address)
                     return sock.getsockname()[0].partition("%")[0]

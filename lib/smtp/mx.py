@@ -20,6 +20,7 @@ from .queue import Damaged
 from .relay import Job, Relay, SmartHost
 from .reply import SMTPError
 from .stream import TLS, client_context, sleep_ms
+from .waiting import NOBODY, Verdict
 
 MX = const(15)
 
@@ -140,27 +141,6 @@ class Parcel:
         for domain in domains:
             bits |= self.todo.get(domain, 0)
         return bits
-
-
-class Verdict:
-    """What Relay.settled() asks of a job, for recipients whose fate is known. items: (number, reply, host)."""
-
-    dsn = None
-
-    def __init__(self, mail, items):
-        rcpts = mail.meta["r"]
-        self.mail = mail
-        self.index = [n for n, _, _ in items]
-        self.rcpts = [rcpts[n] for n in self.index]
-        self.sender = mail.meta["f"]
-        self.host = items[0][2]
-        for _, _, host in items:
-            if host.host != self.host.host:
-                self.host = NOBODY  # there is no one host to name
-        self.results = [reply for _, reply, _ in items]
-
-
-NOBODY = SmartHost("", 25, "none")
 
 
 class Direct(Relay):

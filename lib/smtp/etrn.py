@@ -9,7 +9,7 @@ from .reply import SMTPError
 from .stream import PAUSE
 from .waiting import waiting
 
-_MOST = const(100)  # mails that are counted
+MOST = 100  # mails that are counted
 _HELD = const(0x3FFFFFFF)  # as in queue
 
 
@@ -76,7 +76,7 @@ def start(session, relay, name, domain, below):
     except OSError as e:
         session.on.log("ETRN %s: %s" % (name, e))
         raise SMTPError(458, "4.3.0", "unable to queue messages for node %s" % name)
-    if count > _MOST:
+    if count > MOST:
         text = b"252 2.0.0 pending messages for node %s started\r\n" % name.encode()
     elif count:
         text = b"253 2.0.0 %d pending messages for node %s started\r\n" % (count, name.encode())

@@ -308,6 +308,8 @@ class Direct(Relay):
                 continue
             if not mail:
                 break
+            if len(self.parcels) >= self.window:
+                mail.close()  # small ones are in memory
             self.parcels.append(Parcel(self.queue, mail))
             self.parcels.sort(key=lambda p: p.mail.key)
 

@@ -1,0 +1,240 @@
+"""firmware/told.py, limits.py and fetch.py: what a board may be told by mail, and by whom."""
+
+import os
+
+import fetch
+import gateway
+import limits
+import told
+from expect import eq, raises
+from play import CUTS, Flash, play
+from smtp.queue import Queue
+from smtp.reply import SMTPError
+from smtp.server import Listener, Session
+from smtp.stream import Wire
+from test_relay import Clock
+
+BOSS = "boss@example.com"
+
+
+class Rule:
+    """As much of a sensors.Rule as orders see."""
+
+    fault = None
+    value = -18.0
+    words = None
+
+    class over:
+        raised = None
+
+    def __init__(self, name="Freezer 1", **bounds):
+        self.name = name
+        self.rule = bounds
+        self.limits = dict(bounds)
+
+
+class Relay:
+    name = "b7.example"
+
+
+class Board:
+    """A gateway with a queue and two sensors, that fetches its mail: `with Board() as board`."""
+
+    def __init__(self, senders=(BOSS,), forward=""):
+        self.senders = senders
+        self.forward = forward
+
+    def __enter__(self):
+        self.flash = Flash()
+        path = self.flash.__enter__()
+        limits.PATH = path + "/limits.json"
+        self.clock = Clock()
+        self.said = []
+        self.old = gateway.queue, gateway.time, list(gateway.rules), gateway.log, dict(gateway._mail)
+        gateway.queue = self.queue = Queue(path + "/spool", uptime=self.clock.uptime)
+        gateway.time = self.clock
+        gateway.rules[:] = self.rules = [Rule(above=-15, below=-30), Rule("door", above=0.5)]
+        self.rules[1].words = ["shut", "open"]
+        gateway.log = lambda area, text, urgent=False: self.said.append(text)
+        gateway._mail.update({"from": "cold@b7.example", "admin": "admin@example.com", "domain": "b7.example"})
+        self.box = fetch.Letterbox(["b7.example"], self.forward, gateway.Intake(100000))
+        if self.senders:
+            self.box.told = told.Told(self.senders, "cold-store", Relay)
+        return self
+
+    def __exit__(self, *error):
+        gateway.queue, gateway.time, gateway.rules[:], gateway.log, mail = self.old
+        gateway._mail.clear()
+        gateway._mail.update(mail)
+        limits.PATH = "/limits.json"
+        self.flash.__exit__()
+
+    def talk(self, text, cut=None):
+        wire = Wire(bytearray(2048))
+        session = Session(wire, "192.0.2.1", Listener("b7.example", self.box))
+        session.user = "board7"
+        return play(session.run(), wire, "S: 220 b7.example ESMTP\nC: HELO mx\nS: 250 b7.example\n" + text, cut)
+
+    def tell(self, subject, to="board@b7.example", sender=BOSS, answer="S: 250 2.0.0 done", more="", **fields):
+        self.talk("""
+            C: MAIL FROM:<%s>
+            S: 250 2.1.0 ok
+            C: RCPT TO:<%s>
+            S: 250 2.1.5 ok
+            C: DATA
+            S: 354 end with a dot on a line of its own
+            C: From: %s
+            C: Subject: %s
+            C: Message-ID: <1@example.com>
+            %s
+            C! \\r\\n
+            C: the text
+            C: .
+            %s
+        """ % (sender, to, fields.get("author", "The Boss <Boss@Example.com>"), subject, more, answer))
+
+    def answer(self):
+        """(recipients, mail as text) of the next mail in the queue, which leaves it; None when there is none."""
+        mail = self.queue.take()
+        if mail:
+            buf = bytearray(4000)
+            text = str(bytes(buf[: mail.read(buf)]), "utf-8")
+            mail.close()
+            self.queue.settle(mail.key, 1, 1, 0)
+            return mail.meta["f"], mail.meta["r"], text
+
+
+def test_status_is_answered_with_what_a_heartbeat_says():
+    for subject, to in (("status", "x@b7.example"), ("Re: Status", "x@b7.example"), ("", "STATUS@b7.example")):
+        with Board() as board:
+            board.tell(subject, to)
+            sender, rcpts, text = board.answer()
+            eq((sender, rcpts), ("", [BOSS]))
+            for word in ("Subject: cold-store: all is well", "Freezer 1: -18.0", "In-Reply-To: <1@example.com>",
+                         "Auto-Submitted: auto-", "From: cold@b7.example"):
+                assert word in text, (word, text)
+
+
+def test_a_limit_is_set_and_outlives_a_restart_until_the_configuration_changes():
+    with Board() as board:
+        board.tell("set limit freezer 1 above -12.5")
+        assert "above is -12.5 now, it was -15" in board.answer()[2]
+        eq(board.rules[0].limits, {"above": -12.5, "below": -30})
+        again = Rule(above=-15, below=-30)
+        limits.restore([again])
+        eq(again.limits, {"above": -12.5, "below": -30})
+        board.tell("set limit Freezer 1 above -11")
+        other = Rule(above=-15, below=-30), Rule(above=-20)
+        limits.restore(other)
+        eq([r.limits for r in other], [{"above": -11.0, "below": -30}, {"above": -20}])
+
+
+def test_what_is_no_limit_is_answered_and_changes_nothing():
+    with Board() as board:
+        for order, why in (
+            ("set limit cellar above 3", "no sensor cellar"),
+            ("set limit door above 3", "no limit above"),
+            ("set limit freezer 1 over 3", "no limit over"),
+            ("set limit freezer 1 above warm", "no number"),
+            ("set limit freezer 1 above nan", "no number"),
+            ("set limit freezer 1 above 1e99", "no number"),
+            ("set limit freezer 1 above -31", "wrong at any value"),
+            ("set limit above 3", "Orders"),
+            ("please", "Orders"),
+            ("", "Orders"),
+        ):
+            board.tell(order)
+            text = board.answer()[2]
+            assert why in text, (order, text)
+        eq(board.rules[0].limits, {"above": -15, "below": -30})
+        assert not [name for name in os.listdir(board.flash.path if hasattr(board.flash, "path") else "/t")
+                    if "limits" in name]
+
+
+def test_a_file_of_limits_that_is_broken_is_none():
+    with Board() as board:
+        for text in ("", "{", "[]", "7"):
+            with open(limits.PATH, "w") as f:
+                f.write(text)
+            limits.restore(board.rules)
+        eq(board.rules[0].limits, {"above": -15, "below": -30})
+
+
+def test_orders_come_from_named_senders_only():
+    with Board() as board:
+        board.talk("""
+            C: MAIL FROM:<stranger@example.com>
+            S: 250 2.1.0 ok
+            C: RCPT TO:<status@b7.example>
+            S: 550 5.1.1 nobody reads mail here
+            C: RCPT TO:<x@elsewhere.example>
+            S: 550 5.7.1 relaying denied
+        """)  # fmt: skip
+        for author in ("stranger@example.com", "Boss@Example.com, x@example.com", "", "boss"):
+            board.tell("status", author=author,
+                       answer="S: 550 5.7.1 the From of this mail is nobody who may give orders")
+        board.tell("status", more="C: From: boss@example.com",
+                   answer="S: 550 5.7.1 the From of this mail is nobody who may give orders")
+        eq(board.answer(), None)
+    with Board(senders=()) as board:
+        board.talk("""
+            C: MAIL FROM:<boss@example.com>
+            S: 250 2.1.0 ok
+            C: RCPT TO:<status@b7.example>
+            S: 550 5.1.1 nobody reads mail here
+        """)  # fmt: skip
+
+
+def test_automatic_mail_is_neither_obeyed_nor_answered():
+    for field in ("Auto-Submitted: auto-replied", "auto-submitted: auto-generated; x=y", "Precedence: bulk",
+                  "Auto-Submitted: no\nC: Auto-Submitted: auto-replied"):
+        with Board() as board:
+            board.tell("set limit freezer 1 above 0", more="C: " + field, answer="S: 250 2.0.0 dropped")
+            eq((board.answer(), board.rules[0].limits["above"]), (None, -15))
+    with Board() as board:
+        board.tell("status", more="C: Auto-Submitted: no")
+        assert board.answer()
+        board.talk("""
+            C: MAIL FROM:<>
+            S: 250 2.1.0 ok
+            C: RCPT TO:<status@b7.example>
+            S: 550 5.1.1 nobody reads mail here
+        """)  # fmt: skip
+
+
+def test_an_order_is_accepted_only_when_its_answer_is_safe():
+    with Board() as board:
+        board.queue.max_bytes = 1
+        board.tell("status", answer="S: 452 4.3.1 no room for the answer: 0 of 1 octets are taken")
+
+
+def test_there_are_30_orders_an_hour():
+    with Board() as board:
+        for _ in range(30):
+            board.box.told.open(None)
+        eq(raises(SMTPError, board.box.told.open, None).code, 450)
+        board.clock.up += 4000
+        board.box.told.open(None)
+
+
+def test_other_mail_goes_on_when_that_is_configured_and_postmasters_to_the_admin():
+    for cut in CUTS:
+        for forward, wanted in (("ops@example.com", "ops@example.com"), ("*", "x@b7.example")):
+            with Board(forward=forward) as board:
+                board.talk("""
+                    C: MAIL FROM:<stranger@example.com>
+                    S: 250 2.1.0 ok
+                    C: RCPT TO:<x@B7.example>
+                    S: 250 2.1.5 ok
+                    C: RCPT TO:<postmaster>
+                    S: 250 2.1.5 ok
+                    C: RCPT TO:<x@B7.example>
+                    S: 250 2.1.5 ok
+                    C: DATA
+                    S: 354 end with a dot on a line of its own
+                    C: Subject: x
+                    C! \\r\\n
+                    C: .
+                    S: 250 2.0.0 queued as ...
+                """, cut)  # fmt: skip
+                eq([r.lower() for r in board.answer()[1]], [wanted, "admin@example.com"])

@@ -122,7 +122,7 @@ class Exchanger(SmartHost):
 
 
 class Parcel:
-    """A mail on its way to several domains. Until all of them were asked it is ours, and what they defer is `said`."""
+    """A mail on its way to several domains. Until all of them were asked it is ours, and what they refuse is `said`."""
 
     def __init__(self, queue, mail):
         self.mail = mail
@@ -339,7 +339,8 @@ class Direct(Relay):
                 break
         else:
             return Relay.settled(self, job, results)
-        final = []
+        good = []
+        over = 0
         if results.count(None) == len(results):
             # The session broke. The first mail without an answer may be what does it: the others get another one, as
             # long as there is hope.
@@ -353,28 +354,27 @@ class Direct(Relay):
             code = reply[0]
             if code == 503 or 530 <= code < 540:
                 reply = (450,) + reply[1:]  # as in relay: no fault of this mail
-            if 400 <= reply[0] < 500:
-                p.said[n] = reply, job.host
+            if reply[0] < 300:
+                good.append((n, reply, job.host))
             else:
-                final.append((n, reply, job.host))
-        self.record(p, final, job.dsn)
+                p.said[n] = reply, job.host
+                if reply[0] >= 500:
+                    over |= 1 << n
+        self.record(p, good, job.dsn)
+        self.clear(p, over)
 
     def verdict(self, domains, reply, host):
         """The same reply for all recipients in some domains."""
         for p in list(self.parcels):
             bits = p.bits(domains)
-            items = [(n, reply, host) for n in range(len(p.mail.meta["r"])) if bits >> n & 1]
-            if not items:
-                continue
-            if reply[0] < 500:
-                for n, _, _ in items:
+            for n in range(len(p.mail.meta["r"])):
+                if bits >> n & 1:
                     p.said[n] = reply, host
+            if bits:
                 self.clear(p, bits)
-            else:
-                self.record(p, items)
 
-    def record(self, p, items, dsn=None):
-        """Records what is final; what is left of the mail stays ours."""
+    def record(self, p, items, dsn):
+        """Records who has the mail, at once; what is left of it stays ours."""
         bits = 0
         for n, _, _ in items:
             bits |= 1 << n
@@ -395,7 +395,8 @@ class Direct(Relay):
             self.clear(p, bits)
 
     def clear(self, p, bits):
-        """These recipients need nobody any more in this attempt."""
+        """These recipients need nobody any more in this attempt. With the last of them it is over, and what was said is
+        recorded: then one bounce tells of all who were refused."""
         for domain in list(p.todo):
             p.todo[domain] &= ~bits
             if not p.todo[domain]:

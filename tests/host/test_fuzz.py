@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-for directory in ("lib", "tests/portable"):
+for directory in ("lib", "firmware", "tests/portable"):
     if str(ROOT / directory) not in sys.path:
         sys.path.insert(0, str(ROOT / directory))
 
@@ -366,8 +366,10 @@ class Stored:
 
 def main(n, first=0):
     """Runs n sessions of each side; the seed of the one that fails is in the message."""
+    from test_fuzz_hops import TARGETS
+
     for seed in range(first, first + n):
-        for fuzz in (fuzz_server, fuzz_client, fuzz_utf8):
+        for fuzz in (fuzz_server, fuzz_client, fuzz_utf8, *TARGETS):
             try:
                 fuzz(random.Random(seed))
             except Exception as e:

@@ -126,6 +126,13 @@ def heap(bench):
         ("SMTPUTF8 and its like on a listener", ("smtp.extra",)),
         ("an address in UTF-8", ("smtp.utf8",)),
         ("a mail that needs SMTPUTF8 or its like", ("smtp.onward",)),
+        ("delivery by MX", ("smtp.dns", "hops", "smtp.mx")),
+        ("LMTP to the next hop", ("hops", "smtp.lmtp")),
+        ("LMTP on a listener", ("hops", "smtp.lmtpd")),
+        ("ETRN", ("hops", "smtp.etrn")),
+        ("ATRN for others", ("hops", "smtp.atrn")),
+        ("ATRN to fetch mail", ("hops", "fetch")),
+        ("ATRN to fetch mail, and orders by mail", ("hops", "fetch", "told", "limits")),
     ):
         yield limit_row(
             f"heap beyond the gateway, {what}", (used(*gateway, *modules) - alone) / _KB, None, None, "KB", 1

@@ -6,6 +6,7 @@ May use: smtp.odmr, gateway; told when there are such persons.
 """
 
 import asyncio
+import gc
 
 import gateway
 from smtp.client import SessionError
@@ -55,13 +56,14 @@ class Fetch:
     async def turn(self):
         """Once. False when there was no session."""
         log = gateway.log
-        slots = self.relay.slots if self.host.security != "none" else None
+        slots = self.relay.slots  # also in the clear: where there is memory for one of them, sessions take turns
         listener = Listener(self.relay.name, self.box, (), None, "none", None, False, self.box.most,
                             lambda text: log("fetch", text))
         listener.dsn = True
         try:
             while slots and not slots.take(self):
                 await asyncio.sleep(0.1)
+            gc.collect()  # what is still there of the session before would leave the heap in pieces
             await fetch(self.host, self.relay.name, self.domains, listener, self.relay.resolve)
             self.said = None
             return True
@@ -73,6 +75,7 @@ class Fetch:
         except MemoryError:
             log("fetch", "out of memory: tried again later")
         finally:
+            gc.collect()
             if slots:
                 slots.give(self)
         return False

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import PATIENCE
+from harness import BOARD, PATIENCE, mail
 from test_board import AHEAD, BROKEN, clocks, firmware, make  # noqa: F401
+from test_gateway_hops import FETCH, under_tls
 from test_ping import Switch
 
 TOML = """
@@ -297,3 +298,16 @@ def test_a_board_whose_mail_does_not_get_on_is_not_alive(esp32, smarthost, switc
     one.run(2 * 3600)
     assert len(switch.pings) == count and len(one.sessions(3700)) > 1
     assert "ping: none is sent while the oldest mail has waited for 2 h" in one.board.log.text()
+
+
+def test_a_board_that_sleeps_fetches_its_mail_when_its_radio_is_on(esp32, smarthost, gateway, tmp_path):
+    host = smarthost()
+    provider = gateway(BOARD + under_tls(tmp_path), host)
+    provider.inject(mail("for the board"), to=["x@b7.example.com"])
+    one = esp32(host, TOML + FETCH % (provider.port2, "starttls") + 'ca = "{ca}"\n')
+    one.board.heap += 32  # with 256 KB it depends on how the heap is in pieces
+    one.run(60, "power on")
+    (got,) = host.wait_for(1)
+    assert (got.recipients, got.message["Subject"]) == (["ops@example.com"], "for the board")
+    assert one.sessions() == [0] and "ready" in one.board.log.text()
+    provider.wait_for("delivered to x@b7.example.com")

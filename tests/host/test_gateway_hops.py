@@ -131,13 +131,17 @@ path = "freezer.txt"
 every = "0.2s"
 above = -15.0
 """
-TLS = PROVIDER.replace("auth_in_clear = true", 'tls = "starttls"\ncert = "{cert}"\nkey = "{key}"')
+
+
+def under_tls(tmp_path):
+    """PROVIDER with a certificate of the smart host's CA."""
+    cert, key = certificates.Authority(tmp_path / "smarthost").issue(label="lan")
+    return PROVIDER.replace("auth_in_clear = true", f'tls = "starttls"\ncert = "{cert}"\nkey = "{key}"')
 
 
 def test_a_board_is_told_by_mail_what_its_limits_are_and_says_how_it_is(gateway, smarthost, tmp_path):
-    cert, key = certificates.Authority(tmp_path / "smarthost").issue(label="lan")
     host = smarthost()
-    provider = gateway(BOARD + TLS.replace("{cert}", str(cert)).replace("{key}", str(key)), host)
+    provider = gateway(BOARD + under_tls(tmp_path), host)
     text = BOARD + FETCH % (provider.port2, "starttls") + 'ca = "{ca}"\n' + ORDERS
     board = gateway(text, host, ready=False)
     (board.path / "freezer.txt").write_text("-18.5\n")

@@ -1133,3 +1133,78 @@ def test_a_listener_offers_more_where_that_is_switched_on(load):
     assert "extra" not in values["listener"][0]
     values, _ = load(text + "smtputf8 = true\nrequiretls = true\nmt_priority = true\n")
     assert values["listener"][0]["extra"] == ["SMTPUTF8", "REQUIRETLS", "MT-PRIORITY"]
+
+
+# ---- the rarer ways of mail
+
+BY_MX = "[board]\nname = 'x'\n[smarthost]\nby = 'mx'\n"
+FETCH = (
+    "[fetch]\nhost = 'odmr.example.com'\nca = 'ca.pem'\nusername = 'b7'\npassword = { env = 'FETCH' }\n"
+    "domains = ['B7.example.com']\n"
+)
+FETCHERS = "[[listener]]\nauth_in_clear = true\nusers = { b7 = { env = 'FETCH' } }\n"
+
+
+def test_nothing_of_the_rarer_ways_reaches_a_board_that_has_none(load):
+    config, _ = load(GOOD + "[[listener]]\nallow = ['10.0.0.0/8']\n")
+    assert "hops" not in config and "cut_through" not in config["queue"]
+    assert not {"by", "protocol", "etrn", "atrn"} & {*config["smarthost"][0], *config["listener"][0]}
+
+
+def test_delivery_by_mx_says_in_words_what_its_tls_is_worth(load):
+    config, warnings = load(BY_MX + "security = 'opportunistic'\nsender = 'a@example.com'\nper_minute = 5\n")
+    (host,) = config["smarthost"]
+    assert (host["by"], host["host"], host["port"], host["security"]) == ("mx", "", 25, "opportunistic")
+    assert config["hops"] and config["queue"]["cut_through"] is False
+    assert any("nobody's certificate is verified" in w for w in warnings)
+    assert any("everybody on the way" in w for w in load(BY_MX + "security = 'none'\n")[1])
+
+
+@pytest.mark.parametrize(
+    "text, key, fault",
+    [
+        (BY_MX, "smarthost.security", "has to be said"),
+        (BY_MX + "security = 'starttls'\n", "smarthost.security", "has to be said"),
+        (BY_MX + "security = 'none'\nhost = 'a.example'\n", "smarthost.host", "no use"),
+        (BY_MX + "security = 'none'\nusername = 'x'\n", "smarthost.username", "no use"),
+        (BY_MX + "security = 'none'\nprotocol = 'lmtp'\n", "smarthost.protocol", "no use"),
+        (BY_MX.replace("[smarthost]", "[[smarthost]]") + "security = 'none'\n[[smarthost]]\nhost='b'\nca='ca.pem'\n",
+         "smarthost", "the only one"),
+        (GOOD + "security = 'opportunistic'\n", "smarthost.security", "only"),
+        (GOOD + "protocol = 'lmtp'\nport = 25\n", "smarthost.port", "RFC 2033"),
+        (GOOD + "[[listener]]\nprotocol = 'lmtp'\nport = 25\nallow = ['10.0.0.0/8']\n", "listener.port", "RFC 2033"),
+        (GOOD + FETCHERS + "atrn = { other = ['x.example'] }\n", "listener.atrn.other", "none of the users"),
+        (GOOD + FETCHERS + "atrn = { b7 = [] }\n", "listener.atrn", "not a list of domains"),
+        (GOOD + FETCHERS + "atrn = ['b7']\n", "listener.atrn", "not a table"),
+        (GOOD + FETCHERS + "etrn = ['a b']\n", "listener.etrn", "not a domain"),
+        (GOOD + FETCH.replace("domains", "#"), "fetch.domains", "missing"),
+        (GOOD + FETCH.replace("ca =", "#"), "fetch.ca", "missing"),
+        (GOOD + FETCH + "forward = 'x'\n", "fetch.forward", "no @"),
+        (GOOD + FETCH.replace("ca = 'ca.pem'", "security = 'none'") + "senders = ['a@b.example']\n", "fetch.security",
+         "give orders"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_of_the_rarer_ways_is_refused(load, text, key, fault):
+    lines = problems(load, text, FETCH="secret")
+    assert any(line.startswith(key + ":") and fault in line for line in lines), lines
+
+
+def test_lmtp_has_a_port_of_its_own(load):
+    config, _ = load(GOOD + "protocol = 'lmtp'\n")
+    assert (config["smarthost"][0]["protocol"], config["smarthost"][0]["port"]) == ("lmtp", 24)
+    assert config["hops"] and config["queue"]["cut_through"] is False
+    config, _ = load(GOOD + "[[listener]]\nprotocol = 'lmtp'\nallow = ['10.0.0.0/8']\n")
+    assert config["listener"][0]["protocol"] == "lmtp" and config["hops"] and "cut_through" not in config["queue"]
+
+
+def test_who_fetches_and_what_is_fetched_reaches_the_board(load):
+    text = GOOD + FETCHERS + "atrn = { b7 = ['B7.example.com'] }\netrn = 'Example.com'\n"
+    config, _ = load(text, FETCH="secret")
+    assert config["listener"][0]["atrn"] == {"b7": ["b7.example.com"]}
+    assert config["listener"][0]["etrn"] == ["example.com"] and config["queue"]["cut_through"] is False
+    config, warnings = load(GOOD + FETCH, FETCH="secret")
+    fetch = config["fetch"]
+    assert (fetch["port"], fetch["every"], fetch["domains"], fetch["senders"], fetch["forward"]) == (
+        366, 900, ["b7.example.com"], [], "")  # fmt: skip
+    assert any("all mail that is fetched is refused" in w for w in warnings) and config["hops"]
+    assert not load(GOOD + FETCH + "forward = '*'\n", FETCH="secret")[1]

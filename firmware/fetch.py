@@ -19,14 +19,14 @@ _MOST = 3600  # seconds between two attempts, however often the provider is sile
 
 
 class Fetch:
-    """A [fetch] table at work. intake: the gateway's Intake, None in a short session of a board that sleeps."""
+    """A [fetch] table at work."""
 
-    def __init__(self, settings, config, relay, intake):
-        settings = dict(settings)
+    def __init__(self, config, relay):
+        settings = dict(config["fetch"])
         self.every = settings.pop("every")
         self.domains = settings.pop("domains")
         self.once = bool(config.get("sleep"))
-        self.box = box = Letterbox(self.domains, settings.pop("forward"), intake or gateway.Intake(
+        self.box = box = Letterbox(self.domains, settings.pop("forward"), gateway.Intake(
             config["queue"]["max_message"]))
         senders = settings.pop("senders")
         if senders:

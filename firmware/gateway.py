@@ -444,7 +444,7 @@ async def serve(board, config, work, over=None):
 
         work += status.work(board, config, relay, server)
     if config.get("fetch"):
-        work.append(("fetch", hops.fetching(config, relay, intake)))
+        work.append(("fetch", hops.fetching(config, relay)))
     if board.BARE:
         import organs
 

@@ -61,8 +61,8 @@ def listen(listener, item, relay):
         atrn.serve(listener, relay, item["atrn"])
 
 
-def fetching(config, relay, intake):
+def fetching(config, relay):
     """The job that fetches our mail: a function that gives a coroutine."""
     import fetch
 
-    return fetch.Fetch(config["fetch"], config, relay, intake).run
+    return fetch.Fetch(config, relay).run

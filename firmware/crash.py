@@ -7,6 +7,7 @@
     why   what it was; text: the end of the traceback; up: seconds since the start, or None
     tell  nobody was told yet
     own   it was us who asked for the reset that follows
+    rolled  it is a roll back (see trial.py)
 
 May use: nothing but files. Loaded at each start, so that it has to be small.
 """
@@ -69,6 +70,8 @@ def write(record):
 def note(why, text="", up=None, own=True):
     """Counts a crash, after `up` seconds, and keeps what it was. Gives the record."""
     old = read()
+    if old.get("rolled") and old["tell"]:
+        why = "%s. Then: %s" % (old["why"], why)
     record = {
         "n": old.get("n", 0) + 1 if up is None or up < _SHORT else 1,
         "all": old.get("all", 0) + 1,

@@ -255,6 +255,23 @@ def test_a_version_that_crashes_or_hangs_is_tried_once_and_that_is_told_once(boa
 
 
 @on_board
+def test_a_crash_of_the_old_version_does_not_hide_a_roll_back_that_was_not_told_yet(board):
+    board.life.judge = crashes
+    board.deploy("two")
+    board.start()
+    board.power()
+    board.start()
+    crash.note("MemoryError: no room")
+    eq(crash.read()["why"],
+       "the new version was rolled back: OSError: the new one is broken. Then: MemoryError: no room")
+    record = crash.read()
+    record["tell"] = False
+    crash.write(record)
+    crash.note("MemoryError: no room")
+    eq(crash.read()["why"], "MemoryError: no room")
+
+
+@on_board
 def test_a_damaged_version_is_not_tried(board):
     for at in (95, 200, 3000):
         board.deploy("two")

@@ -261,8 +261,23 @@ class Checkup:
             report.good("config", f"as in {self.toml}")
 
     def code(self):
-        """Whether modules that lie in its flash are those of this computer."""
+        """Which version runs, or whether modules that lie in its flash are those of this computer."""
         report, board = self.report, self.board
+        state = self.load("/slot.json")[0]
+        if isinstance(state, dict) and state.get("run"):
+            pack = f"/{state['run']}.pack"
+            try:
+                line = board.exec(f"with open({pack!r},'rb') as f:print(f.readline().decode())").split()
+                version = line[4].decode("ascii")[:8]
+            except (device.Raised, IndexError, UnicodeError):
+                report.bad("code", f"{pack}, which should run, is missing or damaged", "edgepost deploy")
+                return
+            if "bad" in state:
+                report.note("code", f"version {version} runs; the one that was deployed after it was rolled back",
+                            "see the mail about it, or `edgepost deploy` again to see it happen")  # fmt: skip
+            else:
+                report.good("code", f"version {version} runs")
+            return
         made = build.build(board.info().mpy, lambda line: None)
         name = "gateway.mpy" if (made / "gateway.mpy").is_file() else "gateway.py"
         if board.stat("/" + name) is None:

@@ -10,6 +10,8 @@ from plant import gateway as code
 from plant import plant
 from test_board import TimeServer
 
+pytestmark = pytest.mark.xdist_group("doctor board")  # they share a board
+
 BOARD = """
 [board]
 name = "cold-store"
@@ -164,7 +166,7 @@ def test_a_cable_that_is_pulled_is_one_line_and_the_next_run_is_good(stage, monk
         return report
 
     monkeypatch.setattr(doctor, "examine", nothing)
-    for fuse in (1, 700, 20000):
+    for fuse in (700, 20000):
         stage.board.fuse = fuse
         status = cli.main(["doctor", str(stage.toml), "--port", str(stage.board.link), "--json"])
         out, err = capsys.readouterr()
@@ -176,6 +178,28 @@ def test_a_cable_that_is_pulled_is_one_line_and_the_next_run_is_good(stage, monk
             bad = [row for row in json.loads(out)["checks"] if row["state"] == doctor.BAD]
             assert status == 1 and "is gone, while" in bad[0]["text"] and len(bad) == 1
         stage.power()
+
+
+def test_the_version_that_runs_and_one_that_was_rolled_back_are_told():
+    class Board:
+        def __init__(self, state, line):
+            self.state, self.line = state, line
+
+        def read_file(self, path):
+            return json.dumps(self.state).encode()
+
+        def exec(self, code):
+            return self.line
+
+    line = b"edgepost pack 8 20 0123456789abcdef\r\n"
+    for state, said, level, words in (
+        ({"run": "a"}, line, doctor.GOOD, "version 01234567 runs"),
+        ({"run": "a", "bad": "b"}, line, doctor.NOTE, "was rolled back"),
+        ({"run": "b"}, b"\r\n", doctor.BAD, "/b.pack, which should run, is missing or damaged"),
+    ):
+        report = doctor.Report()
+        checkup.Checkup(report, Board(state, said), "board.toml").code()
+        assert find(report, "code")[0] == level and words in find(report, "code")[1]
 
 
 def test_differences_are_named_as_in_the_file():

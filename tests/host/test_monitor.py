@@ -25,6 +25,8 @@ from harness import PATIENCE, free_port, mail
 from plant import gateway as code
 from plant import plant
 
+pytestmark = pytest.mark.xdist_group("monitor")  # they share a board
+
 PASSWORD = "open sesame"
 BOARD = """
 [board]
@@ -459,6 +461,7 @@ def test_a_cable_that_is_pulled_at_any_moment_of_a_command_is_one_line_and_the_g
         left -= 1
         if not left:
             self.line.close()
+            self.held = b""
         return read(self, seconds)
 
     monkeypatch.setattr(asking.Serial, "read", pulled)

@@ -55,6 +55,10 @@ async def exchangers(resolver, domain, own):
     """
     if domain[:1] == "[":  # RFC 5321 4.1.3
         return [(0, domain[6:-1] if domain[1:6] == "ipv6:" else domain[1:-1])]
+    if len(domain) != len(domain.encode()):
+        from .utf8 import a_label
+
+        domain = ".".join([a_label(label) for label in domain.split(".")])
     try:
         if domain.rsplit(".", 1)[-1].isdigit():
             raise ValueError
@@ -272,7 +276,7 @@ class Direct(Relay):
                 return True
         if not opened and domain[0] != "[" and not [h for h in hosts if getattr(h.why, "reply", None)]:
             try:
-                await self.resolver.query(dns.encode(domain), MX)
+                await self.resolver.query(dns.encode(route[0][1]), MX)
             except OSError as e:
                 if not self.answered(e.args[1]):
                     return False

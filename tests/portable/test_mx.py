@@ -159,6 +159,11 @@ async def test_address_literals_need_no_name_server():
         eq(await verdict(exchangers(names, bad, OWN)), (550, "5.1.2"))
 
 
+async def test_a_domain_in_utf_8_is_looked_up_as_it_stands_in_dns():
+    async with NameServer(zone(**{"xn--mller-kva_example": [(1, "a.example")]})) as server:
+        eq(await exchangers(resolver(server), "m\u00fcller.example", OWN), [(1, "a.example")])
+
+
 async def test_a_name_server_that_cannot_tell_or_is_silent_means_later():
     async with NameServer({("x.example", MX): 2, ("y.example", MX): lambda *more: None}) as server:
         names = resolver(server)
@@ -289,6 +294,7 @@ async def test_a_dead_network_costs_no_attempt_until_the_mail_is_too_old():
         post.clock.up += 100
         eq((await post.relay.resolver.look(dns.encode("x.example"), MX))[0], [(1, "down.example")])
         names.zone["x.example", MX] = lambda *more: None  # what is known from before leads to a host that is down
+        names.zone["down.example", MX] = lambda *more: None
         eq(await post.relay.session(), False)
         eq((post.attempts(), post.tried), ([0], ["down.example"]))
         post.clock.up += 6 * 86400

@@ -77,7 +77,7 @@ def main():
         return
     start = time.ticks_ms()
     gc.collect()
-    gc.threshold(4096)  # collected only when it is full, the heap becomes a checkerboard
+    gc.threshold(max(4096, gc.mem_free() // 32))  # collected only when it is full, the heap becomes a checkerboard
     try:
         import gateway
 

@@ -273,10 +273,10 @@ BROKEN = "raise OSError('the module is broken')\n"
 
 def test_a_crash_is_mailed_once_and_three_of_them_are_safe_mode(make, smarthost):
     host = smarthost()
-    board = make(host, change={"devices.py": BROKEN})
+    board = make(host, change={"organs.py": BROKEN})
     board.start(wait="crashed;")
     board.reset()
-    (Path(board.firmware) / "devices.py").unlink()  # mended
+    (Path(board.firmware) / "organs.py").unlink()  # mended
     since = board.start("reset")
     board.said("starts after: reset", since)
     (mail,) = host.wait_for(1)
@@ -294,7 +294,7 @@ def test_a_crash_is_mailed_once_and_three_of_them_are_safe_mode(make, smarthost)
     assert len(host.mails) == 1
 
     board.cut()
-    (Path(board.firmware) / "devices.py").write_text(BROKEN)
+    (Path(board.firmware) / "organs.py").write_text(BROKEN)
     board.start(wait="crashed;")
     board.reset()
     for _ in range(2):
@@ -305,7 +305,7 @@ def test_a_crash_is_mailed_once_and_three_of_them_are_safe_mode(make, smarthost)
     assert "SAFE MODE. The gateway crashed 3 times in a row" in told
     assert "OSError: the module is broken" in told and "remove /crash.json" in told
     assert "gateway: " not in told
-    (Path(board.firmware) / "devices.py").unlink()
+    (Path(board.firmware) / "organs.py").unlink()
     board.type("import os; os.remove('/crash.json')")
     board.cut()
     since = board.start("reset")
@@ -342,7 +342,8 @@ WRONG = {
     "(board.ntp has to be a list)": lambda c: c["board"].update(ntp="pool.ntp.org"),
     "(wifi.ssid has to be text)": lambda c: c["wifi"].update(ssid=5),
     "board.led is 99, and this board has no such pin": lambda c: c["board"].update(led=99),
-    "not a network: 192.168.1.400; write it like": lambda c: c["device"][0].update(address="192.168.1.400"),
+    "not a network: 192.168.1.400; write it like": lambda c: c.update(
+        device=[{"address": "192.168.1.400"}], listener=[{}]),
     "there is no profile for this board": lambda c: c["board"].update(profile="esp99"),
 }
 
@@ -453,7 +454,7 @@ def test_a_clean_end_keeps_time_and_log_and_leaves_the_repl(make, smarthost, tmp
 
 
 def test_the_log_of_a_crash_is_in_flash(make, smarthost):
-    board = make(smarthost(), change={"devices.py": BROKEN})
+    board = make(smarthost(), change={"organs.py": BROKEN})
     for cause in ("power on", "reset", "reset"):
         board.start(cause, wait=None)
         board.reset()

@@ -343,7 +343,11 @@ WRONG = {
     "(wifi.ssid has to be text)": lambda c: c["wifi"].update(ssid=5),
     "board.led is 99, and this board has no such pin": lambda c: c["board"].update(led=99),
     "not a network: 192.168.1.400; write it like": lambda c: c.update(
-        device=[{"address": "192.168.1.400"}], listener=[{}]),
+        device=[{"address": "192.168.1.400"}],
+        listener=[
+            {"address": "127.0.0.1", "port": 2525, "tls": "none", "allow": [], "users": {}, "auth_in_clear": False}
+        ],
+    ),
     "there is no profile for this board": lambda c: c["board"].update(profile="esp99"),
 }
 

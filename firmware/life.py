@@ -77,7 +77,8 @@ def main():
         return
     start = time.ticks_ms()
     gc.collect()
-    gc.threshold(max(4096, gc.mem_free() // 32))  # collected only when it is full, the heap becomes a checkerboard
+    free = gc.mem_free()  # collected only when it is full, a small heap becomes a checkerboard
+    gc.threshold(free // 8 if free > 262144 else 4096)
     try:
         import gateway
 

@@ -129,7 +129,7 @@ class Serial(Gateway):
             try:
                 self.line.timeout = min(left, 0.5)
                 self.held += self.line.read(self.line.in_waiting or 1)
-            except (OSError, TypeError, ValueError):  # pyserial says so in many ways
+            except (OSError, TypeError, ValueError, device.LINE_ERROR):  # pyserial says so in many ways
                 raise self.gone() from None
             if _PROMPT.search(self.held):  # MicroPython's prompt took our ENQ for Ctrl-E
                 self.send(b"\x03")
@@ -143,7 +143,7 @@ class Serial(Gateway):
         try:
             self.line.write(data)
             self.line.flush()
-        except (OSError, TypeError, ValueError):
+        except (OSError, TypeError, ValueError, device.LINE_ERROR):
             raise self.gone() from None
 
     def hand_on(self, line):

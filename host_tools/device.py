@@ -29,6 +29,11 @@ from mpremote.transport_serial import SerialTransport
 from . import build
 from .errors import UserError
 
+try:
+    from termios import error as LINE_ERROR  # which pyserial lets through
+except ImportError:  # Windows has none
+    LINE_ERROR = OSError
+
 BAUD = 115200
 TIMEOUT = 20  # seconds for what takes a moment; a board that collects a big heap or erases flash is slow
 _PIECE = 384  # octets of a file that are in the board's memory at a time, and as text twice that
@@ -179,7 +184,7 @@ class Board:
                     " plug it in again, and run the command again"
                 ) from None
             raise BoardError(f"the board at {self.port} gave no sense while {doing} ({e}); try again") from None
-        except (OSError, TypeError, IndexError, ValueError) as e:
+        except (OSError, TypeError, IndexError, ValueError, LINE_ERROR) as e:
             # pyserial and mpremote say so in many ways when a line breaks in the middle of something.
             if isinstance(e, ValueError) and not isinstance(e, UnicodeError):
                 raise

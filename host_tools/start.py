@@ -131,7 +131,7 @@ def _hard(board, patience):
                 if not line:
                     line = serial.Serial(board.port, device.BAUD, timeout=0.2, exclusive=True)
                 return line.read(max(1, line.in_waiting))
-            except (OSError, TypeError):
+            except (OSError, TypeError, device.LINE_ERROR):
                 leave()
                 line = None
                 if time.monotonic() > end:

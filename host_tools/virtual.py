@@ -37,6 +37,7 @@ HEAP = "280k"  # the 256k of a gateway, and what the simulated hardware takes
 ON, REPL = b"\x1eon\x1e", b"\x1erepl\x1e"  # what power.py says
 RAW = b"raw REPL; CTRL-B to exit\r\n>"
 WORLD = '{"wifi": {"virtual": {"key": "no real network"}}, "pins": {}, "celsius": 25}\n'
+CALM = 2  # seconds that a program may compute on before a Ctrl-C interrupts it all the same
 MOST = 65536  # octets that wait for one who is slow
 RESET, SLEEP, LOADER = 3, 4, 5  # exit status of machine.reset(), machine.deepsleep() and machine.bootloader()
 
@@ -299,10 +300,18 @@ class VirtualBoard:
 
     def _interrupt(self):
         """Interrupts the program that runs, if one does: in the REPL MicroPython does not catch SIGINT, nor where
-        micropython.kbd_intr(-1) was called. It is halted meanwhile, or the signal might come too late and kill it."""
+        micropython.kbd_intr(-1) was called. It is halted meanwhile, or the signal might come too late and kill it.
+
+        The unix port raises KeyboardInterrupt wherever it is, a board between two steps of a program: what computes is
+        given a moment to wait for something, so that littlefs and the collector are not left in the middle of it."""
         pid = self.process.pid
         caught = False
+        end = time.monotonic() + CALM
         try:
+            while time.monotonic() < end:
+                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "SZX":
+                    break
+                time.sleep(0.002)
             os.kill(pid, signal.SIGSTOP)
             while True:
                 text = Path(f"/proc/{pid}/status").read_text()

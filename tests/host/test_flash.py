@@ -14,7 +14,7 @@ import pytest
 from bootloaders import Esp32, Pico, banner, esp_image, uf2_image
 from edgepost import cli, device, flash, image, progress, virtual
 from edgepost.errors import UserError
-from harness import PATIENCE
+from harness import PATIENCE, switch_on
 from serial.tools.list_ports_common import ListPortInfo
 
 C3, S2 = 5, 0x000007C6
@@ -272,7 +272,7 @@ RP2 = """class Flash:
 
 def test_a_pico_that_runs_micropython_is_written(run, pico, text):
     drive = pico()
-    drive.board.power(True)
+    switch_on(drive.board, b">>> ")
     data = uf2(text)
     status, out, err = run(data, "--port", drive.board.link)
     assert status == 0, out + err
@@ -294,14 +294,14 @@ def test_a_pico_in_its_boot_loader_is_found_and_written(run, pico, text, monkeyp
 
 def test_the_files_of_a_pico_are_erased_when_asked_for(run, pico, text):
     drive = pico()
-    drive.board.power(True)
+    switch_on(drive.board, b">>> ")
     with device.connect(drive.board.link, PATIENCE) as board:
         board.write("/rp2.py", RP2.encode())
         board.exec("import rp2")
         flash.wipe(board, print)
         assert board.listdir() == []
         assert not board.eval("b'old!' in rp2.Flash.data")
-    drive.board.power(True)  # which has its own flash again
+    switch_on(drive.board, b">>> ")  # which has its own flash again
     status, out, err = run(uf2(text), "--port", drive.board.link, "--erase")
     assert status == 0, out + err
     assert "erasing the files on the board" in out and drive.flash
@@ -309,7 +309,7 @@ def test_the_files_of_a_pico_are_erased_when_asked_for(run, pico, text):
 
 def test_a_pico_of_the_other_chip_is_not_written(run, pico, text):
     drive = pico()
-    drive.board.power(True)
+    switch_on(drive.board, b">>> ")
     status, _, err = run(uf2(text, "RP2350"), "--port", drive.board.link)
     assert status == 2 and "is for RP2350, and at" in err and "is RP2040: nothing was written. Take RPI_PICO_W" in err
     drive.loader()
@@ -332,12 +332,12 @@ def test_a_drive_that_is_no_boot_loader_is_told(run, tmp_path, text):
 
 def test_a_drive_that_does_not_appear_or_is_one_of_two_is_told(run, pico, text, bus, tmp_path, monkeypatch):
     drive = pico()
-    drive.board.power(True)
+    switch_on(drive.board, b">>> ")
     bus.volumes.clear()
     monkeypatch.setattr(flash, "DRIVE", 0)
     status, _, err = run(uf2(text), "--port", drive.board.link)
     assert status == 2 and "its drive did not appear within 0 s" in err and "name it: --drive DIR" in err
-    drive.board.power(True)
+    switch_on(drive.board, b">>> ")
 
     other = Pico(tmp_path / "drive2", None)
 
@@ -356,7 +356,7 @@ def test_a_drive_that_does_not_appear_or_is_one_of_two_is_told(run, pico, text, 
 
 def test_a_boot_loader_that_was_there_before_is_another_boards(run, pico, text, bus, tmp_path, monkeypatch):
     drive = pico()
-    drive.board.power(True)
+    switch_on(drive.board, b">>> ")
     other = Pico(tmp_path / "other", None)
     other.loader()
     bus.volumes.insert(0, (str(other.where), ""))

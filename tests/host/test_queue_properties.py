@@ -406,7 +406,7 @@ class Life(RuleBasedStateMachine):
         mail = before[which]
         after = dict(before)
         if what == "resend":
-            after[which] = mail.but(failed=0, flags=0, attempts=0, mark="")
+            after[which] = mail.but(failed=0, flags=smtp.letters._AGAIN, attempts=0, mark="")
         elif what == "delete":
             del after[which]
         else:

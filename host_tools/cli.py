@@ -167,6 +167,7 @@ def parser():
         metavar="SIZE",
         help="size of a new flash image, such as 2MB (default: twice max_bytes, at least 1MB)",
     )
+    sub.epilog = "example: edgepost run board.toml"
     sub = add(
         "provision",
         _provision,
@@ -332,17 +333,19 @@ def parser():
     sub.add_argument("--ca", metavar="FILE", help="PEM that verifies the gateway after STARTTLS")
     sub.add_argument("--no-verify", action="store_true", help="does not verify the gateway after STARTTLS")
     sub.epilog = 'example: edgepost capture "A UPS: lines end with a line feed" --to 192.168.1.10:2525 --port 2526'
-    add(
+    sub = add(
         "demo",
         _demo,
         "Show what edgepost does: an alert and a printer's mail survive a power cut and reach"
         " the inbox.",
     )
+    sub.epilog = "example: edgepost demo"
     sub = add("virtual", _virtual, "Run a virtual board: MicroPython at a serial port that is none, for mpremote.")
     sub.add_argument("--board", default="pico_w", metavar="KIND", help="pico_w (default) or esp32")
     sub.add_argument("--state", default="virtual.state", metavar="DIR", help="holds its flash (default: ./%(default)s)")
     sub.add_argument("--link", metavar="PATH", help="a path that leads to its port, which has another name each time")
     sub.add_argument("--heapsize", metavar="SIZE", help="memory of its heap (default: 280k, as much as a Pico W's)")
+    sub.epilog = "example: edgepost virtual --link /tmp/board"
     sub = add(
         "flash",
         _flash,
@@ -379,6 +382,7 @@ def parser():
     sub.add_argument("--tests", metavar="DIR", help="tests/portable of the project's sources (default: the checkout's)")
     sub.add_argument("-k", metavar="TEXT", default="", help="only tests with this in their name")
     sub.add_argument("file", nargs="*", metavar="FILE", help="only these files, such as test_queue.py")
+    sub.epilog = "example: edgepost test --port /dev/ttyACM0 test_queue.py"
     sub = add(
         "deploy",
         _deploy,

@@ -316,6 +316,6 @@ def test_the_command_explains_its_faults_and_refuses_others(tmp_path):
 
 
 def test_the_guide_names_each_fault():
-    guide = (Path(__file__).parents[2] / "docs/tools.md").read_text()
+    guide = (Path(__file__).parents[2] / "docs/cli.md").read_text()
     for word in (*POINTS, *CERTIFICATES, *(fault for row in PROVIDERS.values() for fault in row.named)):
         assert f"`{word}`" in guide, word

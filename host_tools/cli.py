@@ -359,7 +359,8 @@ def parser():
     sub.add_argument(
         "--board",
         choices=("pico_w", "pico2_w", "esp32", "esp32s2", "esp32s3", "esp32c3", "esp32c6"),
-        help="with --release: whose image",
+        metavar="KIND",
+        help="with --release: whose image: %(choices)s",
     )
     sub.add_argument("--release", metavar="DATE-VERSION", help="downloads this one, such as 20250911-v1.26.1")
     sub.add_argument(

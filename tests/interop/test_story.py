@@ -1,4 +1,4 @@
-"""From a bare board to a watched gateway, with no hardware: the commands as a person runs
+"""From a bare board to a watched gateway, and what may happen to it, with no hardware: the commands as a person runs
 them, on simulated boot loaders and a virtual board, with a real Postfix."""
 
 import json
@@ -31,6 +31,7 @@ password = {{ env = "SMTP" }}
 [mail]
 from = "cold-store@example.com"
 to = ["oncall@example.com"]
+fold = 0
 [queue]
 retry = "1h"
 [[sensor]]
@@ -40,13 +41,22 @@ pin = 14
 is = "on"
 every = "100ms"
 """
-# What no option says: where drives are mounted, and how slow this machine is.
+# What no option says: where drives are mounted, how slow this machine is, and that the sources are broken.
 FLASH = """
 from edgepost import flash
 from esptool.loader import ESPLoader
 command = ESPLoader.command
 ESPLoader.command = lambda self, *args, timeout=3, **named: command(self, *args, timeout=10 * timeout, **named)
 flash.volumes = lambda: [(globals().get("DRIVE", ""), "")]
+"""
+BROKEN = """
+from edgepost import build
+sources = build._sources
+def broken():
+    files = sources()
+    files["sensors.py"] += b"\\nRule.read = lambda self: 1 / 0\\nRule.step = Rule.read\\n"
+    return files
+build._sources = broken
 """
 
 
@@ -69,7 +79,7 @@ def until(look, what):
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing())
-def test_from_a_bare_board_to_an_alert_that_arrives_and_is_seen(postfix, tmp_path):
+def test_from_a_bare_board_to_a_gateway_that_outlives_a_dead_smart_host_and_a_broken_version(postfix, tmp_path):
     host = postfix()
     toml = tmp_path / "board.toml"
     toml.write_text(BOARD.format(port=host.port, ca=host.ca))
@@ -91,8 +101,14 @@ def test_from_a_bare_board_to_an_alert_that_arrives_and_is_seen(postfix, tmp_pat
         done = edgepost("monitor", "--port", port, "--once", "--json", timeout=LONG)
         return json.loads(done.stdout)["status"] if done.stdout else None
 
-    def arrived(text):
-        return [mail for mail in host.mails() if text in mail.subject]
+    def again():
+        """The door is closed, which the gateway has to see, and opened."""
+        door(0)
+        until(lambda: (now := state()) and now["sensors"][0]["state"] == "ok", state)
+        door(1)
+
+    def arrived(text, count=1):
+        return [mail for mail in host.mails() if text in mail.subject][count - 1 :]
 
     # ---- MicroPython onto both kinds of boards
     board = virtual.VirtualBoard(tmp_path / "pico", link=tmp_path / "port", heapsize="400k")
@@ -127,6 +143,32 @@ def test_from_a_bare_board_to_an_alert_that_arrives_and_is_seen(postfix, tmp_pat
         seen = until(lambda: (now := state()) and now["delivered"] and now, "the monitor has not seen the alert")
         assert seen["queue"]["waiting"] == 0 and seen["sensors"][0]["state"] != "ok"
         assert "cold-store: all is well" in run("monitor", "--port", port, "--once")
+
+        # ---- the smart host is dead
+        host.process.terminate()
+        host.process.wait(PATIENCE)
+        again()
+        until(lambda: (now := state()) and now["queue"]["waiting"] and now["trouble"], state)
+        said = run("queue", "list", "--port", port)
+        assert "waiting" in said and "to oncall@example.com" in said and "1 mail in the queue" in said, said
+        said = run("doctor", toml, status=1)
+        assert "BAD" in said and "nobody listens there" in said, said
+
+        # ---- and well again
+        before = len(host.mails())
+        host._start()
+        run("queue", "start", "--port", port)
+        until(lambda: len(host.mails()) > before, host.log)
+        until(lambda: (now := state()) and not now["queue"]["waiting"], "the mail still waits")
+
+        # ---- a broken version
+        done = around(BROKEN, "deploy", toml, "--port", port)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "ROLLED BACK" in done.stdout and "ZeroDivisionError" in done.stdout, done.stdout
+        until(lambda: arrived("started again after a crash"), host.log)
+        count = len(arrived("door"))
+        again()
+        until(lambda: arrived("door", count + 1), host.log)
     finally:
         drive.close()
         board.close()

@@ -111,7 +111,7 @@ def test_from_a_bare_board_to_a_gateway_that_outlives_a_dead_smart_host_and_a_br
         return [mail for mail in host.mails() if text in mail.subject][count - 1 :]
 
     # ---- MicroPython onto both kinds of boards
-    board = virtual.VirtualBoard(tmp_path / "pico", link=tmp_path / "port", heapsize="400k")
+    board = virtual.VirtualBoard(tmp_path / "pico", link=tmp_path / "port")
     drive = Pico(tmp_path / "drive", board)
     try:
         port = board.link

@@ -5,6 +5,7 @@ traceback.
 import argparse
 import os
 import sys
+import textwrap
 
 from . import __version__
 from .errors import UserError
@@ -88,6 +89,7 @@ def _smarthost_epilog(sub):
         from . import faults
 
         sub.formatter_class = argparse.RawDescriptionHelpFormatter
+        sub.description = textwrap.fill(sub.description, 79)
         sub.epilog = faults.HELP + faults.named_help() + _SMARTHOST_EXAMPLES
         return plain()
 
@@ -97,7 +99,7 @@ def _smarthost_epilog(sub):
 _SMARTHOST_EXAMPLES = """
 examples:
   edgepost smarthost
-  edgepost smarthost --fault drop:end --times 1           takes a mail, and the sender never hears of it
+  edgepost smarthost --fault drop:end --times 1
   edgepost smarthost --fault no-starttls --fault defer:connect
   edgepost smarthost --as m365 --user scanner@example.com --fault auth-disabled
 """

@@ -7,6 +7,7 @@ providers.PROVIDERS.
 import asyncio
 import collections
 import re
+import textwrap
 import time
 
 from aiosmtpd.smtp import SMTP
@@ -22,14 +23,16 @@ faults (--fault, several are allowed, the first that fits a step counts):
   defer:POINT         answers with a temporary error
   drop:POINT          ends the connection without an answer
   stall:POINT         never answers
-  no-starttls         does not offer STARTTLS, as when somebody in between strips it
+  no-starttls         does not offer STARTTLS, as when somebody strips it
   no-auth             does not offer AUTH
   certificate:WHICH   shows a bad certificate: expired, wrong-name or other-ca
   NAME                with --as: one of that provider's own refusals, see below
 
-  POINT is connect (instead of the greeting), ehlo, starttls, auth, mail, rcpt, data, body (drop and stall only: after
-  the first lines of a mail) or end (after a mail's last line; with drop and stall the mail is kept, and the sender
-  never hears of it). A reply of your own: --fault "refuse:rcpt=550 5.1.1 no such user here".
+  POINT is connect (instead of the greeting), ehlo, starttls, auth, mail, rcpt,
+  data, body (drop and stall only: after the first lines of a mail) or end
+  (after a mail's last line; with drop and stall the mail is kept, and the
+  sender never hears of it). A reply of your own:
+    --fault "refuse:rcpt=550 5.1.1 no such user here"
 
 """
 _REPLIES = {
@@ -108,7 +111,8 @@ def parse(text, provider="", times=None):
 
 def named_help():
     """The providers' own refusals, for --help."""
-    return "".join(f"  --as {key}: {', '.join(row.named)}\n" for key, row in PROVIDERS.items())
+    lines = [f"--as {key}: {', '.join(row.named)}" for key, row in PROVIDERS.items()]
+    return "".join(f"{textwrap.fill(line, 79, initial_indent='  ', subsequent_indent='    ')}\n" for line in lines)
 
 
 class Rates:

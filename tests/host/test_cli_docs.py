@@ -54,5 +54,4 @@ def test_the_help_of_each_command_has_an_example_and_fits_80_columns(name, monke
     monkeypatch.setenv("COLUMNS", "80")
     text = COMMANDS[name].format_help()
     assert re.search(rf"examples?:\s+edgepost {name}", text)
-    if name != "smarthost":  # its faults are a table, set as it stands
-        assert [line for line in text.splitlines() if len(line) > 80] == []
+    assert [line for line in text.splitlines() if len(line) > 80] == []

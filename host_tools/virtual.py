@@ -37,7 +37,7 @@ HEAP = "280k"  # the 256k of a gateway, and what the simulated hardware takes
 ON, REPL = b"\x1eon\x1e", b"\x1erepl\x1e"  # what power.py says
 RAW = b"raw REPL; CTRL-B to exit\r\n>"
 WORLD = '{"wifi": {"virtual": {"key": "no real network"}}, "pins": {}, "celsius": 25}\n'
-CALM = 2  # seconds that a program may compute on before a Ctrl-C interrupts it all the same
+CALM = 0.5  # seconds that a program may compute on before a Ctrl-C interrupts it all the same
 MOST = 65536  # octets that wait for one who is slow
 RESET, SLEEP, LOADER = 3, 4, 5  # exit status of machine.reset(), machine.deepsleep() and machine.bootloader()
 

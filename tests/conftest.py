@@ -5,6 +5,7 @@ import functools
 import inspect
 import platform
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,9 @@ said_of = {}  # (path, name): what its test said in the end, "PASS name" as its 
 
 # CPython 3.11 does not count down all of what an exception that is thrown into a generator has counted up.
 sys.setrecursionlimit(1_000_000)
+
+# A shell without job control starts what it starts with "&" deaf to Ctrl-C, and all the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 for directory in (TESTS / "sim", PORTABLE, ROOT / "firmware", ROOT / "lib"):
     sys.path.insert(0, str(directory))

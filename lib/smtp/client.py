@@ -73,6 +73,7 @@ class Client:
         self.buf = None
         self.hurry = 0  # ms for each reply once sending has failed
         self.ahead = None  # the job that was fetched before its turn
+        self.owed = None  # (job, reply): its fate is told once the next mail is on its way
 
     def unasked(self):
         """SMTPError when there is a reply to nothing: which one belongs to what could not be told any more."""
@@ -200,6 +201,7 @@ class Client:
 
     def give_up(self, flying, job):
         """What had no answer stays undecided; a recipient who was refused for good stays refused."""
+        self.pay()
         ahead, self.ahead = self.ahead, None
         for j in self.jobs(flying) + [job, ahead]:
             if j is not None and j.result is not None:
@@ -252,6 +254,7 @@ class Client:
         else:
             self.say(b"DATA", _DATA, job, flying)
             yield SEND
+            self.pay()
             self.ahead = self.next()  # while the server is at work
             while flying:  # all that came before is answered first
                 kind, other = flying[0]
@@ -342,6 +345,7 @@ class Client:
             tail = self.stuff(n, tail)
             if len(self.io.out) > _HIGH:
                 yield SEND
+                self.pay()
         self.io.out += b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n"
 
     def stuff(self, n, tail):
@@ -389,6 +393,8 @@ class Client:
     def settle(self, flying):
         """Takes the next reply and gives it to whom it belongs. Returns it."""
         kind, job = flying[0]
+        if self.io.lo == self.io.hi:
+            self.pay()
         self.io.timeout = self.hurry or (_FINAL if kind >= _CHUNK else _REPLY)
         while True:  # reply() once more, without its cost: this runs four times a mail
             reply = self.feed.feed((yield LINE))
@@ -417,11 +423,20 @@ class Client:
             if code >= 400 and not job.refused:
                 job.refused = reply
         elif kind != _DATA:
-            self.finish(job, job.refused or reply)
+            self.owed = job, job.refused or reply
+            if not flying or flying[-1][0] != _DATA:
+                self.pay()
         return reply
+
+    def pay(self):
+        """Tells the fate of the mail before. Its removal from flash has time until the next one is on its way."""
+        if self.owed:
+            owed, self.owed = self.owed, None
+            self.finish(*owed)
 
     def finish(self, job, reply):
         """The verdict on a mail: a recipient is judged by MAIL's refusal, then RCPT's, then the mail's own reply."""
+        self.pay()
         result = job.result
         job.result = None
         job.done([job.nomail or r or reply for r in result])

@@ -17,7 +17,7 @@ import random
 
 from . import const
 from .client import Client, SessionError, open_session, quit
-from .message import date, header
+from .message import date
 from .path import Envelope
 from .queue import Damaged
 from .stream import client_context, sleep_ms
@@ -515,10 +515,12 @@ class Job:
         relay = self.relay
         meta = self.mail.meta
         if name == b"date":
-            return header("Date", self.date())
-        if name == b"from":
-            return b"From: %s\r\n" % (meta["f"] or relay.origin).encode()
-        return header("Message-ID", "<%s.%x@%s>" % (meta["i"], self.mail.key, relay.name))
+            field = "Date: " + self.date()
+        elif name == b"from":
+            field = "From: " + (meta["f"] or relay.origin)
+        else:
+            field = "Message-ID: <%s.%x@%s>" % (meta["i"], self.mail.key, relay.name)
+        return (field + "\r\n").encode()
 
     @property
     def rest(self):

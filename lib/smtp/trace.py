@@ -14,6 +14,7 @@ _CHUNK = 512
 _MAX_FIELD = 2048
 _WIDTH = 76
 
+_NAME = b"etaoin-srhldcumfpgwybvkxjqzDFSMCTVIXRAELPBUN"  # what most names of fields are made of
 _unname = re.compile(b"[^!-9;-~]").search
 _unclean = re.compile(b"[^ -~]").search
 
@@ -99,37 +100,42 @@ class Outgoing:
             buf = bytearray(min(_CHUNK - len(hold), self._left))
             hold += buf[: self._get(buf)]
         at = start = 0  # of this line; of what is not in _out yet
-        out = bytearray()
+        out = b""
+        wanted = self._wanted
+        mid = self._mid
+        begun = self._begun
         while at < len(hold):
             end = hold.find(b"\n", at) + 1
-            mid = self._mid
-            self._mid = not end
-            if not end:
+            was = mid
+            mid = not end
+            if mid:
                 if self._left and (at or len(hold) < _CHUNK):
-                    self._mid = mid
+                    mid = was
                     break  # the rest of the line is still to come
                 end = len(hold)
-            if not mid and not (self._begun and hold[at] in b" \t"):
+            if not was and not (begun and hold[at] in b" \t"):
                 if self._field is not None:
                     out += self._from()
-                colon = hold.find(b":", at, end)
-                name = hold[at : max(colon, at)].rstrip().lower()
-                if not name or _unname(name):
-                    empty = hold[at:end] in (b"\r\n", b"\n")
-                    out += hold[start:at]
-                    out += self._added()
-                    out += b"\r\n" + hold[end if empty else at :]
-                    at = start = len(hold)
-                    self._head = False
-                    break
-                self._begun = True
-                if name in self._wanted:
+                name = hold[at : max(hold.find(b":", at, end), at)]
+                if not name or name.strip(_NAME):
+                    name = name.rstrip()
+                    if not name or _unname(name):
+                        empty = hold[at:end] in (b"\r\n", b"\n")
+                        out += hold[start:at]
+                        out += self._added()
+                        out += b"\r\n" + hold[end if empty else at :]
+                        at = start = len(hold)
+                        self._head = False
+                        break
+                begun = True
+                name = name.lower()
+                if name in wanted:
                     if name == b"from" and self._sender:
                         out += hold[start:at]
                         start = at
                         self._field = b""
-                        self._again = self._wanted[name]  # a second one goes
-                    self._wanted[name] = True
+                        self._again = wanted[name]  # a second one goes
+                    wanted[name] = True
             if self._field is not None:
                 self._field += hold[at:end]
                 start = end
@@ -140,17 +146,19 @@ class Outgoing:
                         out += self._field
                         self._field = None
             at = end
+        self._mid = mid
+        self._begun = begun
         out += hold[start:at]
         self._hold = hold[at:]
         if self._head and not self._left and at == len(hold):
             # The mail ends inside its header section.
             if self._field is not None:
                 out += self._from()
-            elif self._mid:
+            elif mid:
                 out += b"\r\n"
             out += self._added() + b"\r\n"
             self._head = False
-        self._out = bytes(out)
+        self._out = out
 
     def _added(self):
         out = b""

@@ -10,16 +10,10 @@ Dovecot that the system runs is touched. It drops its rights by itself and there
 
 import os
 import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
 from pathlib import Path
 
-import pytest
-from edgepost import certificates
-from harness import PATIENCE, free_port
+from daemon import Daemon, find
+from harness import PATIENCE
 
 _CONF = """\
 base_dir = {path}/run
@@ -62,55 +56,25 @@ plugin {{
 
 def missing():
     """Why Dovecot cannot run here, or ""."""
-    if not _find("dovecot") or not Path("/usr/lib/dovecot/lmtp").exists():
+    if not find("dovecot") or not Path("/usr/lib/dovecot/lmtp").exists():
         return "dovecot is not installed (Debian: apt install dovecot-core dovecot-lmtpd)"
     if os.geteuid() != 0:
         return "only root can start a Dovecot"
     return ""
 
 
-def _find(program):
-    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-
-
-class Dovecot:
+class Dovecot(Daemon):
     """A Dovecot for as long as the context lasts; `port`, `ca` (a path), `mails(user)`. users: addresses that have a
     mailbox; full: those of them whose mailbox takes 100 octets and no more."""
 
+    name = "dovecot"
+    logs = ("log",)
+    missing = staticmethod(missing)
+
     def __init__(self, users=("office@example.com",), full=()):
-        why = missing()
-        if why:
-            pytest.skip(why)
         self.users, self.full = users, full
-        self.process = None
 
-    def __enter__(self):
-        self.path = Path(tempfile.mkdtemp(prefix="edgepost-dovecot-"))
-        self.path.chmod(0o755)
-        try:
-            self._set_up()
-            self._start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exc):
-        if self.process:
-            self.process.terminate()
-            try:
-                self.process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self.process = None
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def _set_up(self):
-        self.authority = certificates.Authority(self.path / "tls")
-        self.ca = self.authority.pem
-        cert, key = self.authority.issue()
-        self.port = free_port()
+    def set_up(self, cert, key):
         mail = self.path / "mail"
         mail.mkdir()
         owner = pwd.getpwnam("nobody")
@@ -122,29 +86,8 @@ class Dovecot:
         (self.path / "users").write_text(lines)
         (self.path / "dovecot.conf").write_text(_CONF.format(path=self.path, cert=cert, key=key, port=self.port))
 
-    def _start(self):
-        with (self.path / "output").open("wb") as output:
-            self.process = subprocess.Popen(
-                [_find("dovecot"), "-F", "-c", self.path / "dovecot.conf"],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), 1) as sock:
-                    sock.settimeout(PATIENCE)
-                    if sock.recv(4) == b"220 ":
-                        return
-            except OSError:
-                pass
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"Dovecot does not start:\n{self.log()}")
-            time.sleep(0.05)
-
-    def log(self):
-        """What it logged, for failures."""
-        parts = [p for p in (self.path / "output", self.path / "log") if p.exists()]
-        return "\n".join(p.read_text(errors="replace") for p in parts)
+    def command(self):
+        return [find("dovecot"), "-F", "-c", self.path / "dovecot.conf"]
 
     def mails(self, user):
         """The mails (bytes, with the line ends of the Maildir) of an address."""
@@ -153,9 +96,4 @@ class Dovecot:
 
     def wait_for(self, user, count, timeout=PATIENCE):
         """Waits until `count` have arrived there; gives all. Raises TimeoutError."""
-        end = time.monotonic() + timeout
-        while len(mails := self.mails(user)) < count:
-            if time.monotonic() > end:
-                raise TimeoutError(f"{len(mails)} of {count} mails arrived:\n{self.log()}")
-            time.sleep(0.05)
-        return mails
+        return self.wait(lambda: self.mails(user), count, timeout)

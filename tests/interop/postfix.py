@@ -13,16 +13,10 @@ itself and therefore has to be started by root.
 import grp
 import os
 import pwd
-import shutil
-import socket
 import subprocess
-import tempfile
-import time
-from pathlib import Path
 
-import pytest
-from edgepost import certificates
-from harness import PATIENCE, free_port
+from daemon import Daemon, find
+from harness import PATIENCE
 
 USER, PASSWORD, REALM = "gateway", "a secret: 100% of it", "mail.test"
 
@@ -54,18 +48,14 @@ _QUEUE = {
 def missing():
     """Why Postfix cannot run here, or ""."""
     for program in ("postconf", "saslpasswd2"):
-        if not _find(program):
+        if not find(program):
             return f"{program} is not installed (Debian: apt install postfix sasl2-bin)"
     if os.geteuid() != 0:
         return "only root can start a Postfix"
     return ""
 
 
-def _find(program):
-    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-
-
-class Postfix:
+class Postfix(Daemon):
     """A Postfix for as long as the context lasts; `port`, `ca` (a path), `mails()`.
 
     refuse    {address: "550 5.1.1 text"}: what RCPT answers for it; `set_refused` changes it
@@ -74,43 +64,15 @@ class Postfix:
     settings  more of main.cf
     """
 
+    name = "postfix"
+    logs = ("maillog",)
+    missing = staticmethod(missing)
+
     def __init__(self, refuse=None, senders=None, hide=(), **settings):
-        why = missing()
-        if why:
-            pytest.skip(why)
         self.refuse, self.senders, self.hide, self.settings = refuse or {}, senders, hide, settings
-        self.process = None
 
-    def __enter__(self):
-        # Not below pytest's tmp_path, which only its owner can enter: Postfix's processes cannot.
-        self.path = Path(tempfile.mkdtemp(prefix="edgepost-postfix-"))
-        self.path.chmod(0o755)
-        try:
-            self._set_up()
-            self._start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exc):
-        if self.process:
-            self.process.terminate()  # master takes its children with it
-            try:
-                self.process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self.process = None
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def _set_up(self):
-        self.authority = certificates.Authority(self.path / "tls")
-        self.ca = self.authority.pem
-        cert, key = self.authority.issue()
-        self.port = free_port()
+    def set_up(self, cert, key):
         self.user, self.password = USER, PASSWORD
-        self.log_file = self.path / "maillog"
         self.box = self.path / "box"
         owner, group = pwd.getpwnam("postfix"), grp.getgrnam("postdrop").gr_gid
         nobody = pwd.getpwnam("nobody")
@@ -131,7 +93,7 @@ class Postfix:
             "compatibility_level": "3.6",
             "queue_directory": self.path / "queue",
             "data_directory": self.path / "data",
-            "maillog_file": self.log_file,
+            "maillog_file": self.path / "maillog",
             "maillog_file_prefixes": self.path,
             "myhostname": "mail.test",
             "mydestination": "",
@@ -178,7 +140,7 @@ class Postfix:
             f"sasldb_path: {database}\n"
         )
         subprocess.run(
-            [_find("saslpasswd2"), "-p", "-c", "-f", database, "-u", REALM, USER],
+            [find("saslpasswd2"), "-p", "-c", "-f", database, "-u", REALM, USER],
             input=PASSWORD.encode(), check=True, capture_output=True,
         )  # fmt: skip
         os.chown(database, owner.pw_uid, owner.pw_gid)
@@ -188,40 +150,15 @@ class Postfix:
         table = self.path / "refused"
         table.write_text("".join(f"{address} {reply}\n" for address, reply in refuse.items()))
         subprocess.run(
-            [_find("postmap"), "-c", self.path / "config", f"hash:{table}"]
+            [find("postmap"), "-c", self.path / "config", f"hash:{table}"]
             if (self.path / "config" / "main.cf").exists()
-            else [_find("postmap"), f"hash:{table}"],
+            else [find("postmap"), f"hash:{table}"],
             check=True, capture_output=True,
         )  # fmt: skip
 
-    def _start(self):
-        daemons = subprocess.run(
-            [_find("postconf"), "-dh", "daemon_directory"], capture_output=True, text=True
-        ).stdout.strip()
-        self.process = subprocess.Popen(
-            [f"{daemons}/master", "-c", self.path / "config", "-d"],
-            stdin=subprocess.DEVNULL,
-            stdout=(self.path / "output").open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), 1) as sock:
-                    sock.settimeout(PATIENCE)
-                    if sock.recv(4) == b"220 ":
-                        return
-            except OSError:
-                pass
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"Postfix does not start:\n{self.log()}")
-            time.sleep(0.05)
-
-    def log(self):
-        """What Postfix logged, for failures."""
-        parts = [p for p in (self.path / "output", self.log_file) if p.exists()]
-        return "\n".join(p.read_text(errors="replace") for p in parts)
+    def command(self):
+        daemons = subprocess.run([find("postconf"), "-dh", "daemon_directory"], capture_output=True, text=True)
+        return [f"{daemons.stdout.strip()}/master", "-c", self.path / "config", "-d"]
 
     def mails(self):
         """All that has arrived, as Delivered, one for each recipient of each mail, in order."""
@@ -231,12 +168,7 @@ class Postfix:
 
     def wait_for(self, count, timeout=PATIENCE):
         """Waits until `count` have arrived in all; gives all that have. Raises TimeoutError."""
-        end = time.monotonic() + timeout
-        while len(mails := self.mails()) < count:
-            if time.monotonic() > end:
-                raise TimeoutError(f"{len(mails)} of {count} mails arrived:\n{self.log()}")
-            time.sleep(0.05)
-        return mails
+        return self.wait(self.mails, count, timeout)
 
 
 class Delivered:

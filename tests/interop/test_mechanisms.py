@@ -279,8 +279,8 @@ class Saslauth(Postfix):
     def __init__(self):
         super().__init__(smtpd_tls_security_level="may", smtpd_tls_auth_only="no")
 
-    def _set_up(self):
-        super()._set_up()
+    def set_up(self, cert, key):
+        super().set_up(cert, key)
         conf = self.path / "config" / "sasl" / "smtpd.conf"
         conf.write_text(conf.read_text().replace(": PLAIN LOGIN\n", ": " + " ".join(self.MECHS) + "\n"))
 

@@ -156,7 +156,7 @@ def test_from_a_bare_board_to_a_gateway_that_outlives_a_dead_smart_host_and_a_br
 
         # ---- and well again
         before = len(host.mails())
-        host._start()
+        host.start()
         run("queue", "start", "--port", port)
         until(lambda: len(host.mails()) > before, host.log)
         until(lambda: (now := state()) and not now["queue"]["waiting"], "the mail still waits")

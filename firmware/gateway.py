@@ -7,14 +7,12 @@ A board is a module of boards/: where the flash is, how many sessions fit, what 
 """
 
 import asyncio
-import binascii
 import gc
 import json
 import sys
 
-import clock
 from smtp.message import compose, parse_mailbox
-from smtp.queue import Queue, QueueFull
+from smtp.queue import QueueFull
 from smtp.reply import SMTPError
 
 _AMPLE = 98304  # octets of free heap from which on what is seldom used is loaded at the start
@@ -287,173 +285,8 @@ def listens(config):
     return config["listener"] or config.get("status")
 
 
-async def main(board):
-    global queue, time, file, _storms
-    config = read_config()
-    if listens(config):
-        from smtp import listen, relay, server  # noqa: F401 (now: later they would leave the heap in pieces)
-    me = config["board"]
-    time = clock.Clock(me["tz"], not (board.BARE and me.get("ntp")))
-    time.offset(0)  # a wrong rule is found now, not in the first line of the log that has a time
-    work = []
-    if board.BARE or config.get("log") or config.get("status"):
-        import crash
-
-        crash.learn(config)
-    if config.get("log"):
-        import logfile
-
-        file = logfile.Log("/log.txt", config["log"]["max_bytes"], config["queue"].get("reserve", 32768), time.uptime)
-        work.append(("log", file.run))
-    if config.get("status"):
-        import status  # now: later it would leave the heap in pieces
-
-        file = file or status.Ring()
-    if board.BARE and board.reset_reason() != "deep sleep":
-        log("gateway", "starts after: " + board.reset_reason())
-    domain = me["domain"]
-    if not domain:  # RFC 5321 4.1.3
-        # To ask for it costs an ESP32 as much as to switch the radio on; organs.py knows it then.
-        domain = "0.0.0.0" if board.BARE and config.get("sleep") else board.address()
-        domain = "[%s%s]" % ("IPv6:" if ":" in domain else "", domain)
-    _mail.update(config["mail"])
-    _mail["domain"] = domain
-    q = config["queue"]
-    queue = Queue("/spool", q["max_bytes"], q.get("max_count", 1000), q.get("reserve", 32768), time.uptime,
-                  q.get("displace", "dead"))
-    queue.log = lambda text: log("queue", text)
-    _storms = None
-    if config["sensor"]:
-        import sensors
-
-        told = sensors.Told("/rules.json", log)
-        rules[:] = [sensors.Rule(rule, board, alert, log, time.uptime, told) for rule in config["sensor"]]
-        if config.get("fetch", {}).get("senders"):
-            import limits
-
-            limits.restore(rules)
-    if board.BARE and config.get("sleep"):
-        import sleep
-
-        return await sleep.run(board, config, work)
-    work += [("sensor " + rule.name, rule.run) for rule in rules]
-    if _mail.get("heartbeat"):
-        import heartbeat
-
-        every = _mail["heartbeat"] + 0
-        work.append(("heartbeat", lambda: heartbeat.run(
-            every, me["name"], rules, queue, time.uptime, alert, log)))
-    await serve(board, config, work)
-
-
-async def serve(board, config, work, over=None):
-    """Runs relay, server and `work` until the board is stopped, or until over(relay), a coroutine, returns."""
-    global resolve
-    from smtp.network import parse_ip
-    from smtp.relay import Relay, SmartHost
-    from smtp.slots import Slots
-
-    me = config["board"]
-    q = config["queue"]
-    domain = _mail["domain"]
-    accounts = ()
-    smart = [dict(h) for h in config["smarthost"]]  # with [sleep] this is run again
-    if [h for h in smart if "oauth" in h]:
-        from accounts import sign_in
-
-        accounts = sign_in(smart, time, log)
-    hops = config.get("hops") and __import__("hops")  # what few gateways have
-    hosts = hops.hosts(smart) if hops else [SmartHost(**h) for h in smart]
-    if [h for h in hosts if h.username]:
-        from smtp import sasl  # noqa: F401 (now: later it would leave the heap in pieces)
-    relay = (hops.relay(config) if hops else Relay)(
-        queue, hosts, domain, time, _mail.get("from", ""), lambda text: log("relay", text))
-    for name in ("retry", "retry_max", "pause", "pause_max", "delay_notice", "expire", "gather"):
-        if name in q:
-            setattr(relay, name, max(1, int(q[name])))  # the queue counts in whole seconds
-    relay.bounce = q.get("bounce", True)
-    relay.admin = _mail.get("admin") or ""
-    queue.reports = bool(relay.admin)
-    names = [h.host for h in hosts] + [r["host"] for r in config["sensor"] if "host" in r]
-    if config.get("fetch"):
-        names.append(config["fetch"]["host"])
-    if [n for n in names if not parse_ip(n)] or accounts or board.BARE and me.get("ntp") or config.get("ping"):
-        from smtp.dns import Resolver
-
-        resolver = Resolver(me.get("dns") or board.nameservers, time.uptime, board.hosts)
-        relay.resolve = resolve = resolver.resolve
-        if hops:
-            relay.resolver = resolver
-    slots = board.TLS_SLOTS and Slots(board.TLS_SLOTS)
-    relay.slots = slots
-    server = None
-    if listens(config) and not over:
-        from smtp.listen import server_context
-        from smtp.server import Listener, Server
-
-        most = board.MAX_SESSIONS - (1 if config.get("status") else 0)  # it needs a socket, too
-        # One device that runs wild leaves room for the others.
-        server = Server(most, board.BUFFER, most - max(2, most // 4))
-        intake = Intake(q["max_message"], relay if q.get("cut_through", True) else None)
-        if config.get("device"):
-            from devices import Devices
-
-            intake.devices = Devices(config["device"], time.uptime)
-    work.append(("relay", relay.run))
-    listeners = []
-    for tokens in accounts:
-        tokens.slots = slots
-        work.append(("oauth", lambda tokens=tokens: tokens.keep(relay.resolve)))
-    for item in config["listener"]:
-        context = None
-        if item["tls"] != "none":
-            context = server_context(binascii.a2b_base64(item["cert"]), binascii.a2b_base64(item["key"]))
-        listener = Listener(
-            domain, intake, item["allow"], item["users"], item["tls"], context, item["auth_in_clear"],
-            q["max_message"], lambda text: log("server", text))
-        listeners.append(listener)
-        listener.dsn = True
-        listener.greet_delay = int(item.get("greeting_delay", 0) * 1000)
-        listener.bare = item.get("bare_newline", "fix")
-        if item.get("extra"):
-            from smtp import onward, utf8  # noqa: F401 (now: later they would leave the heap in pieces)
-            from smtp.extra import Extra
-
-            Extra(listener, item["extra"])
-        if hops:
-            hops.listen(listener, item, relay)
-        if slots:
-            listener.slots = slots
-            listener.timeout = 60000  # a device that does nothing keeps others from TLS
-        where = "%s port %d" % (item["address"], item["port"])
-        try:
-            work.append(("server", server.bind(item["address"], item["port"], listener, board.BACKLOG)))
-        except OSError as e:
-            raise Unusable("cannot listen on %s (error %s): stop the program that uses this port, or set another "
-                           "listener.port" % (where, e.args[0]))
-        log("server", "listening on " + where)
-    if config.get("ping") and not over:
-        import health
-        import ping
-
-        patience = config["ping"]["oldest"]
-        work.append(("ping", lambda: ping.Ping(config["ping"], slots, log).run(
-            lambda: health.well(queue, relay, rules, time.uptime, patience), relay.resolve)))
-    if config.get("status") and not over:
-        import status
-
-        work += status.work(board, config, relay, server)
-    if config.get("fetch"):
-        work.append(("fetch", hops.fetching(config, relay)))
-    if board.BARE:
-        import organs
-
-        work += organs.work(board, config, relay, server, listeners)
-    count = len(queue), queue.dead + queue.kept, queue.damaged + queue.junk
-    if sum(count):
-        log("queue", "%d mails wait, %d dead letters, %d damaged" % count)
-    tasks = [asyncio.create_task(supervise(name, w)) for name, w in work]
-    log("gateway", "ready")
+async def attend(board, config, relay, server, tasks, over=None):
+    """Until the board is stopped, or until over(relay), a coroutine, returns; then all of it ends."""
     await (over(relay) if over else board.stopped())
     log("gateway", "stopping")
     await relay.finish()
@@ -461,9 +294,25 @@ async def serve(board, config, work, over=None):
     if server:
         await server.close()
     if board.BARE and not over:
+        import organs
+
         organs.stop(config)
     if file:
         file.flush()
+
+
+async def main(board):
+    import start
+
+    config, work = start.prepare(board)
+    if board.BARE and config.get("sleep"):
+        import sleep
+
+        return await sleep.run(board, config, work)
+    parts = start.build(board, config, work)
+    # What runs once gives its memory back. Its module lives on in the functions that it has made.
+    del sys.modules["start"], start.prepare, start.build
+    await attend(board, config, *parts)
 
 
 def run(board):

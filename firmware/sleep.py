@@ -6,7 +6,7 @@ seconds: how long an alarm lasts, when a mail is due again. Where waking is a st
 that is in RTC memory, written before each sleep; elsewhere it stays in RAM. Flash is written only when there is
 something to tell. After any other start the state is a new one, and a session tells that the board is there.
 
-No listener runs. May use: sensors' rules, and what gateway.serve() starts. Loaded only where [sleep] is set.
+No listener runs. May use: sensors' rules, and what start.build() starts. Loaded only where [sleep] is set.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import sys
 
 import clock as clocks
 import gateway
+import start
 from smtp import const
 
 _PRIORITY = {"urgent": 0, "normal": 1, "low": 2}
@@ -266,8 +267,8 @@ async def session(sleeper, board, config, work, window):
         if relay.delivered:
             sleeper.failures = 0
 
-    start = clock.uptime()
-    await gateway.serve(board, config, list(work), over)
+    began = clock.uptime()
+    await gateway.attend(board, config, *start.build(board, config, list(work), False), over)
     if config.get("wifi"):
         import network
 
@@ -278,7 +279,7 @@ async def session(sleeper, board, config, work, window):
     organs.station = organs.keeper = None
     sleeper.over(*result)
     gateway.log("sleep", "the radio was on for %d s%s" % (
-        clock.uptime() - start, "" if result[0] else ", in vain: the next attempt is in %d s" % (
+        clock.uptime() - began, "" if result[0] else ", in vain: the next attempt is in %d s" % (
             sleeper.closed - clock.uptime())))
 
 
@@ -344,7 +345,7 @@ def nap(sleeper, board, config, seconds):
 
 
 async def run(board, config, work):
-    """For ever; in deep sleep until it sleeps. As gateway.main() has made things ready."""
+    """For ever; in deep sleep until it sleeps. As start.prepare() has made things ready."""
     import crash
 
     me = config["board"]

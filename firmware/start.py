@@ -1,4 +1,4 @@
-"""Puts the gateway together: out of the configuration, all that runs. It is done once, and then gateway.main() gives its
+"""Puts the gateway together: out of the configuration, all that runs. It is done once, then gateway.main() gives its
 memory back; only with [sleep] it is done for each session.
 
 May use: gateway, and what is configured. What it makes must not need its functions later, nor be looked up in it.
@@ -92,6 +92,8 @@ def build(board, config, work, network=True):
     hosts = hops.hosts(smart) if hops else [SmartHost(**h) for h in smart]
     if [h for h in hosts if h.username]:
         from smtp import sasl  # noqa: F401 (now: later it would leave the heap in pieces)
+    if [h for h in hosts if h.sender]:
+        from smtp import sender  # noqa: F401 (likewise)
     relay = (hops.relay(config) if hops else Relay)(
         queue, hosts, domain, time, _mail.get("from", ""), lambda text: log("relay", text))
     for name in ("retry", "retry_max", "pause", "pause_max", "delay_notice", "expire", "gather"):

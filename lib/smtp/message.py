@@ -1,11 +1,10 @@
 """What a mail looks like: header fields and a text body, made piece by piece.
 
-May use: address. Standards: RFC 5322 (format), RFC 2045 and 2047 (encodings), RFC 3834
+May use: address, and words for what is not ASCII. Standards: RFC 5322 (format), RFC 2045 and 2047 (encodings), RFC 3834
 (Auto-Submitted). Nothing that is passed in can add a header or a line: controls in a header become
 spaces, and an address has to be one.
 """
 
-import binascii
 import re
 
 from .address import valid_mailbox
@@ -21,7 +20,6 @@ _control = re.compile("[\x01-\x1f\x7f]").search
 _unplain = re.compile("[^ -~]").search
 _special = re.compile("[^-A-Za-z0-9!#$%&'*+/=?^_`{|}~ ]").search
 _unquotable = re.compile(b"[^ -<>-~]").search
-_wordless = re.compile(b"[^-A-Za-z0-9!*+/ ]").search  # RFC 2047 5 (3)
 
 
 def date(epoch, offset=0):
@@ -59,49 +57,6 @@ def _clean(text):
     return text.strip()
 
 
-def encode_words(text, room=75):
-    """`text` as encoded-words (RFC 2047) with spaces between, or as it is when it is plain ASCII.
-
-    Each word is 75 characters at most and whole characters, the first one `room` at most.
-    """
-    if not _unplain(text) and "=?" not in text:
-        return text
-    return _encoded(text, room)
-
-
-def _encoded(text, room):
-    data = text.encode()
-    odd = len([c for c in data if c != 32 and _wordless(bytes((c,)))])
-    base64 = odd * 6 > len(data)  # Q would take more than 4/3
-    words = []
-    word = b""
-    width = 0
-    if room < 24:
-        room = 75
-    for char in text:
-        raw = char.encode()
-        if base64:
-            size = (len(word) + len(raw) + 2) // 3 * 4
-        else:
-            if char == " ":
-                raw = b"_"
-            elif _wordless(raw):
-                raw = b"".join([b"=%02X" % c for c in raw])
-            size = width + len(raw)
-        if size > room - 12:
-            words.append(word)
-            word = b""
-            size = len(raw)
-            room = 75
-        word += raw
-        width = size
-    words.append(word)
-    if base64:
-        words = [binascii.b2a_base64(w)[:-1] for w in words]
-    kind = "=?utf-8?B?" if base64 else "=?utf-8?Q?"
-    return " ".join([kind + str(w, "utf-8") + "?=" for w in words])
-
-
 def _fold(line, width=_WIDTH):
     """Lines of `width` at most where spaces allow it; all but the first start with a space."""
     lines = []
@@ -136,7 +91,9 @@ def header(name, value):
                 lines = None  # no good place to fold: encoded it can be cut anywhere
                 break
     if lines is None:
-        lines = _fold(name + ": " + _encoded(value, _WIDTH - len(name) - 2))
+        from .words import encoded
+
+        lines = _fold(name + ": " + encoded(value, _WIDTH - len(name) - 2))
     return "\r\n".join(lines).encode() + b"\r\n"
 
 
@@ -181,7 +138,9 @@ def mailbox(name, address):
     if not name:
         return address
     if _unplain(name) or "=?" in name or max([len(w) for w in name.split()]) > 60:
-        name = _encoded(name, 60)
+        from .words import encoded
+
+        name = encoded(name, 60)
     elif _special(name) or "  " in name:
         name = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return name + " <" + address + ">"
@@ -216,45 +175,6 @@ def _lines(text):
         at = end + 1
 
 
-def _quoted_printable(line):
-    """Pieces of one line of text (bytes) in quoted-printable, each with its line end."""
-    last = len(line) - 1
-    out = bytearray()
-    for i in range(last + 1):
-        c = line[i]
-        if 33 <= c <= 126 and c != 61 or (c == 32 or c == 9) and i < last:
-            size = 1
-        else:
-            size = 3
-        if len(out) + size > (_WIDTH if i == last else _WIDTH - 1):
-            out += b"=\r\n"
-            yield out
-            out = bytearray()
-        if size == 1:
-            out.append(c)
-        else:
-            out += b"=%02X" % c
-    out += b"\r\n"
-    yield out
-
-
-def _base64(lines):
-    """Lines of base64 of a text, 76 characters each."""
-    rest = b""
-    for line in lines:
-        at = 0
-        while at <= len(line):  # a long line is not copied whole
-            rest += line[at : at + 570] if at + 570 <= len(line) else line[at:] + b"\r\n"
-            at += 570
-            cut = 0
-            while len(rest) - cut >= 57:
-                yield binascii.b2a_base64(rest[cut : cut + 57])[:-1] + b"\r\n"
-                cut += 57
-            rest = rest[cut:]
-    if rest:
-        yield binascii.b2a_base64(rest)[:-1] + b"\r\n"
-
-
 def text_part(text):
     """Pieces of a text/plain part: its header fields, the empty line, its body."""
     odd = size = 0
@@ -269,14 +189,17 @@ def text_part(text):
     way = "7bit" if plain else "base64" if odd * 4 > size else "quoted-printable"
     yield b"Content-Type: text/plain; charset=" + charset.encode() + b"\r\n"
     yield b"Content-Transfer-Encoding: " + way.encode() + b"\r\n\r\n"
+    if plain:
+        for line in _lines(text):
+            yield line + b"\r\n"
+        return
+    from .words import base64, quoted_printable
+
     if way == "base64":
-        yield from _base64(_lines(text))
+        yield from base64(_lines(text))
         return
     for line in _lines(text):
-        if plain:
-            yield line + b"\r\n"
-        else:
-            yield from _quoted_printable(line)
+        yield from quoted_printable(line)
 
 
 def _collect(pieces):

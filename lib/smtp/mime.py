@@ -3,7 +3,7 @@
 It is made piece by piece while it is read, so that what is attached never has to be in memory: a file, bytes, or an
 iterable that gives them, such as a generator that reads a camera.
 
-May use: message; urgency and plain when they are needed. Standards: RFC 2045 and 2046 (MIME), 2183
+May use: message; words, urgency and plain when they are needed. Standards: RFC 2045 and 2046 (MIME), 2183
 (Content-Disposition), 2231 (file names), 2387 and 2392 (images in HTML). Nothing that is passed in can add a header, a
 part or a line.
 """
@@ -198,11 +198,13 @@ def _text(text, kind):
     if way == b"base64":
         yield from _base64(lines)
         return
+    from .words import quoted_printable
+
     for line in lines:
         if line[-1:] == b"\n":
-            yield from message._quoted_printable(line[:-2])
+            yield from quoted_printable(line[:-2])
             continue
-        for piece in message._quoted_printable(line + b"x"):  # x makes room for the = of a soft line break
+        for piece in quoted_printable(line + b"x"):  # x makes room for the = of a soft line break
             yield piece if piece[-3:] == b"=\r\n" else piece[:-3] + b"=\r\n"
 
 
@@ -236,7 +238,9 @@ def _named(name):
     name = message._clean(name) or "file"
     if len(name) <= _NAME and not _unplain(name) and "=?" not in name:
         return '"%s"' % name, '="%s"' % name
-    words = [message._encoded(name[i : i + _WORD], 75) for i in range(0, len(name), _WORD)]
+    from .words import encoded
+
+    words = [encoded(name[i : i + _WORD], 75) for i in range(0, len(name), _WORD)]
     parts = []
     part = "utf-8''"
     for char in name:

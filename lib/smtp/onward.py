@@ -197,7 +197,7 @@ class Plain:
 
 def plain(line):
     """A line of a header field (bytes) without UTF-8."""
-    from .message import encode_words
+    from .words import encode_words
 
     if max(line) < 128:
         return line

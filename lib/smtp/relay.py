@@ -8,7 +8,7 @@ was not set), u arrival (seconds of uptime); where they were asked for, d the DS
 recipient (RFC 3461), and e the others of MAIL, " SMTPUTF8 REQUIRETLS MT-PRIORITY=3"; of a mail that came in by SMTP p
 the peer's address, h what it called itself, x how it came: 1 ESMTP, 2 TLS, 4 AUTH. The queue adds i identity, b boot.
 
-May use: queue, client, trace, message, path, stream; dsn, convert and onward when a mail needs them.
+May use: queue, client, trace, message, path, stream; dsn, convert and onward when a mail needs them, advice.
 """
 
 import asyncio
@@ -27,24 +27,6 @@ _REMEMBER = const(600)  # seconds for which the host that worked is asked first
 _TRIES = const(8)  # failed attempts before a clock is believed that says that a mail of another boot is old
 _NOTICED = const(1)  # flag in the queue: the sender heard that his mail is late
 _AGAIN = const(2)  # it was a dead letter: its age does not count
-
-_WHAT_TO_DO = {
-    "connect": "check the network, smarthost.host and smarthost.port",
-    "reply": "look for this reply in the smart host's documentation",
-    "starttls": "nothing is sent in the clear; check smarthost.port (587 for STARTTLS), or set security = \"tls\"",
-    "tls name": "the certificate is for another name: set smarthost.host to a name that it carries",
-    "tls expired": "the certificate has expired, or this clock is wrong: the smart host's operator must renew it",
-    "tls future": "the certificate is not valid yet: is this clock right?",
-    "tls ca": "the certificate is not signed by the CA in smarthost.ca: set it to the CA that the smart host uses",
-    "tls gone": "the smart host closed the connection in the handshake",
-    "tls memory": "not enough memory for TLS now",
-    "tls": "check smarthost.security and smarthost.port",
-    "setting": "look at smarthost.ca, which cannot be used as it is on this board",
-    "auth-missing": "check smarthost.port; without smarthost.username no AUTH is tried",
-    "auth": "check smarthost.username and smarthost.password, or the account of smarthost.oauth",
-    "oauth": "until then nothing is sent there",
-    "lost": "it is tried again",
-}
 
 
 class SmartHost:
@@ -309,8 +291,13 @@ class Relay:
         told = "%s %s %s" % (host, reason, e)
         if told != self.told:
             self.told = told
-            what = _WHAT_TO_DO.get(reason) or _WHAT_TO_DO[reason.split()[0]]
-            self.log("smart host %s: %s. %s. %d mails wait" % (host, e, what[0].upper() + what[1:], len(self.queue)))
+            try:
+                from .advice import what_to_do
+
+                what = what_to_do(reason)
+            except MemoryError:
+                what = "There is little memory"
+            self.log("smart host %s: %s. %s. %d mails wait" % (host, e, what, len(self.queue)))
 
     def next(self):
         """The next mail that is due, as a job for Client.mails()."""

@@ -1,6 +1,6 @@
 """What a relay adds to a mail as it leaves: Received, what is missing, another sender.
 
-May use: address, and message where an original From is not ASCII. Standards: RFC 5321 section 4.4,
+May use: address, and sender where there is another one. Standards: RFC 5321 section 4.4,
 RFC 6409 section 8, RFC 3848 (keywords of "with").
 
 A mail streams through; only the From field is ever held, at most 2 KB of it.
@@ -8,15 +8,13 @@ A mail streams through; only the From field is ever held, at most 2 KB of it.
 
 import re
 
-from .address import ATEXT, LDH, valid_domain, valid_mailbox
+from .address import LDH, valid_domain
 
 _CHUNK = 512
 _MAX_FIELD = 2048
-_WIDTH = 76
 
 _NAME = b"etaoin-srhldcumfpgwybvkxjqzDFSMCTVIXRAELPBUN"  # what most names of fields are made of
 _unname = re.compile(b"[^!-9;-~]").search
-_unclean = re.compile(b"[^ -~]").search
 
 
 class Outgoing:
@@ -50,7 +48,7 @@ class Outgoing:
         self._begun = False  # a field has begun, so a line may continue it
         self._field = None  # From, while it is held
         self._again = False
-        self._reply = b""
+        self._reply = b""  # the Reply-To field
 
     @property
     def rest(self):
@@ -166,7 +164,7 @@ class Outgoing:
             out = b"From: " + self._sender.encode() + b"\r\n"
             self._wanted[b"from"] = True
         if self._reply and not self._wanted[b"reply-to"]:
-            out += _fold(b"Reply-To: " + self._reply)
+            out += self._reply
         for name, line in self._missing:
             if not self._wanted[name]:
                 out += line(name) if callable(line) else line
@@ -178,160 +176,10 @@ class Outgoing:
         self._field = None
         if self._again:
             return b""
-        value = field[field.find(b":") + 1 :].replace(b"\r\n", b"")
-        value = bytes([32 if c < 32 or c == 127 else c for c in value]).strip()
-        name, address = split_mailbox(value)
-        sender = self._sender.encode()
-        if address.lower() == sender.lower():
-            return field if field.endswith(b"\n") else field + b"\r\n"
-        if _is_mailbox(address) or self.wide and self.wide(address):
-            self._reply = name + b" <" + address + b">" if name else address
-        elif _is_list(value):
-            self._reply = value
-        else:
-            self._reply = value[value.rfind(b"<") + 1 : value.rfind(b">")]
-            if not _is_mailbox(self._reply):
-                self._reply = b""
-        shown = _quote(address)
-        if not name:
-            name = shown
-        elif shown[:1] == b"=":
-            name += b" " + _quote(b" (" + address + b")")  # a space between encoded-words does not count
-        elif shown and name[:1] == b'"' and b"=?" not in name:
-            name = name[:-1] + b" (" + shown[1:-1] + b')"'
-        elif shown:
-            name += b' "(' + shown[1:-1] + b')"'
-        return _fold(b"From: " + name + b" <" + sender + b">" if name else b"From: " + sender)
+        from .sender import rewrite
 
-
-def _text(data):
-    """Str of bytes: UTF-8, else what old devices mean by them, Latin-1."""
-    try:
-        return str(data, "utf-8")
-    except UnicodeError:
-        return "".join([chr(c) for c in data])
-
-
-def _is_mailbox(data):
-    return not _unclean(data) and valid_mailbox(str(data, "utf-8"))
-
-
-def _is_list(value):
-    """True for mailboxes with commas between, without quotes, which might hold commas."""
-    if b'"' in value or _unclean(value):
-        return False
-    for part in value.split(b","):
-        if not _is_mailbox(split_mailbox(part.strip())[1]):
-            return False
-    return True
-
-
-def _quote(data):
-    """A phrase (bytes) that reads as `data`: quoted, or encoded when it is not ASCII."""
-    if _unclean(data):
-        from .message import encode_words
-
-        return encode_words(_text(data), 60).encode()
-    return b'"' + data.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"' if data else b""
-
-
-def _closed(data):
-    """Length of the string, comment or address that starts `data`; too much when it has no end."""
-    kind = data[0]
-    depth = 0
-    at = 0
-    while at < len(data):
-        c = data[at]
-        if c == 92:
-            at += 1
-        elif kind == 40:
-            depth += (c == 40) - (c == 41)
-        elif c == 34:
-            depth ^= 1
-        if not depth and (c == 62 or kind != 60):
-            return at + 1
-        at += 1
-    return at + 1
-
-
-def split_mailbox(value):
-    """(phrase, address) in bytes from the unfolded value of a From field.
-
-    The phrase is safe to use before another address: of words and quoted strings, ASCII. The
-    address is b"" for what is no single mailbox, and the phrase then reads as the whole value.
-    """
-    parts = []  # quoted strings and what is between
-    comment = address = b""
-    plain = True
-    at = 0
-    start = 0
-    end = len(value)
-    while at < end:
-        c = value[at]
-        if c == 34 or c == 40 or c == 60:  # " ( <
-            parts.append(value[start:at])
-            start = at
-            at += _closed(value[at:])
-            piece = value[start:at]
-            if at > end:
-                plain = False
-            elif c == 40:
-                comment = comment or piece[1:-1].strip()
-            elif address:
-                plain = False
-            elif c == 34:
-                parts.append(piece)
-            else:
-                address = piece[1:-1].strip() or b"<>"
-            start = at
-        elif c == 44 or c == 58 or c == 59 or (address and c != 32):  # , : ; : a list or a group
-            plain = False
-            at += 1
-        else:
-            at += 1
-    if not plain:
-        return _quote(value), b""
-    parts.append(value[start:])
-    phrase = b"".join(parts).strip()
-    if not address:
-        if not phrase or b"@" in phrase:
-            address = phrase
-            phrase = b""
-        if b" " in address and not _is_mailbox(address):
-            return _quote(value), b""
-    if address == b"<>":
-        address = b""
-    if not phrase:
-        return _quote(comment), address
-    if b"=?" in phrase and not _unclean(phrase):
-        for part in parts:
-            if part[:1] != b'"' and part.strip(ATEXT + b" "):
-                break
-        else:
-            return phrase, address  # encoded-words count only outside of quotes
-    text = []
-    for part in parts:
-        if part[:1] == b'"':
-            pieces = part[1:-1].split(b"\\\\")
-            part = b"\\".join([piece.replace(b"\\", b"") for piece in pieces])
-        text.append(part)
-    return _quote(b"".join(text).strip()), address
-
-
-def _fold(line):
-    """A header field with CRLF, folded at spaces where it is longer than 76."""
-    out = b""
-    start = line.find(b" ") + 1
-    while len(line) > _WIDTH:
-        at = line.rfind(b" ", start, _WIDTH + 1)
-        if at <= 0:
-            at = line.find(b" ", max(_WIDTH, start))
-            if at < 0:
-                break
-        out += line[:at] + b"\r\n"
-        line = line[at:]
-        start = len(line) - len(line.lstrip())  # no line of spaces only
-    return out + line + b"\r\n"
+        field, self._reply = rewrite(field, self._sender.encode(), self.wide)
+        return field
 
 
 def received(envelope, by, ident, when_text):

@@ -22,8 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from smtp import address, auth, message, network, path, sasl
 from smtp.reply import Parser, SMTPError
+from smtp.sender import split_mailbox
 from smtp.server import line
-from smtp.trace import Outgoing, split_mailbox
+from smtp.trace import Outgoing
 
 SEED = int(os.environ.get("EDGEPOST_SEED", "1"))
 ROUNDS = int(os.environ.get("EDGEPOST_FUZZ", "3000"))

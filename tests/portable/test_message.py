@@ -4,7 +4,8 @@ import binascii
 
 from expect import eq, raises
 from smtp import message
-from smtp.message import compose, date, encode_words, header, parse_mailbox
+from smtp.message import compose, date, header, parse_mailbox
+from smtp.words import encode_words
 
 
 def mail(sender="a@b.example", to="c@d.example", subject="s", text="t\n", **more):

@@ -6,13 +6,14 @@ from play import CUTS, play
 from smtp import utf8
 from smtp.client import Client, Mail
 from smtp.extra import Extra
-from smtp.message import compose, encode_words
+from smtp.message import compose
 from smtp.mime import compose as compose_mime
 from smtp.onward import Plain, anywhere
 from smtp.relay import Relay, SmartHost
 from smtp.reply import SMTPError
 from smtp.stream import Wire
 from smtp.trace import Outgoing
+from smtp.words import encode_words
 from test_cut import Host, Site, scan
 from test_relay import NOON, Box, World, fields
 

@@ -126,7 +126,7 @@ def _flash(args):
 def _test(args):
     from . import portable
 
-    return portable.run(args.port, args.virtual, args.tests, args.k, args.file)
+    return portable.run(args.port, args.virtual, args.tests, args.k, args.file, heapsize=args.heapsize)
 
 
 def _deploy(args):
@@ -382,6 +382,7 @@ def parser():
     where = sub.add_mutually_exclusive_group()
     where.add_argument("--port", metavar="PORT", help="where the board is (default: the one that is plugged in)")
     where.add_argument("--virtual", action="store_true", help="on a virtual board")
+    sub.add_argument("--heapsize", metavar="SIZE", help="with --virtual: memory of its heap (default: 280k)")
     sub.add_argument("--tests", metavar="DIR", help="tests/portable of the project's sources (default: the checkout's)")
     sub.add_argument("-k", metavar="TEXT", default="", help="only tests with this in their name")
     sub.add_argument("file", nargs="*", metavar="FILE", help="only these files, such as test_queue.py")

@@ -17,6 +17,7 @@ import hashlib
 import io
 import os
 import re
+import select
 import stat as modes
 import time
 from collections import namedtuple
@@ -24,7 +25,7 @@ from collections import namedtuple
 import serial
 import serial.tools.list_ports
 from mpremote.transport import TransportError
-from mpremote.transport_serial import SerialTransport
+from mpremote.transport_serial import SerialIntercept, SerialTransport
 
 from . import build
 from .errors import UserError
@@ -159,6 +160,22 @@ def connect(port, timeout=TIMEOUT):
         board.close()
         raise
     return board
+
+
+class _Mounted(SerialIntercept):
+    """A line over which the board reads files: it is served as soon as it asks, where mpremote looks each 10 ms."""
+
+    def inWaiting(self):
+        line = self.orig_serial
+        while not self.buf:
+            if hasattr(line, "fd") and os.name == "posix":
+                select.select([line.fd], [], [], 0.01)
+            if not line.inWaiting():
+                break
+            self._check_input(False)
+        return len(self.buf)
+
+    in_waiting = property(inWaiting)
 
 
 class Board:
@@ -413,6 +430,7 @@ class Board:
         """Lets the board see a directory of this computer as /remote, and makes that its current directory."""
         with self._talk("a directory was mounted"):
             self.line.mount_local(os.fspath(path))
+            self.line.serial = _Mounted(self.line.serial.orig_serial, self.line.cmd)
 
     def close(self):
         """Leaves the board in its friendly REPL, and gives the port back."""

@@ -16,8 +16,10 @@ from pathlib import Path
 from . import build, device, virtual
 from .errors import UserError
 
+_SHORT = ("MemoryError", "memory allocation failed", "out of memory")  # what is said where memory does not suffice
+_ROOM = "2m"  # heap of a virtual board that no test is too big for
 SILENCE = 180  # seconds after which a test that says nothing is given up
-HELPERS = ("expect", "play", "nor", "run", "world")
+HELPERS = ("expect", "play", "nor", "run", "virtualtime", "world")
 
 
 def find_tests(named=None):
@@ -50,6 +52,21 @@ def only(source, names):
     return "\n".join(lines)
 
 
+def borrowed(path):
+    """The files with tests whose helpers a file imports."""
+    found, waiting = [], [path]
+    while waiting:
+        for node in ast.parse(waiting.pop().read_text()).body:
+            for name in [node.module] if isinstance(node, ast.ImportFrom) else [
+                n.name for n in getattr(node, "names", ()) if isinstance(node, ast.Import)
+            ]:  # fmt: skip
+                other = path.with_name(f"{name}.py")
+                if name.startswith("test_") and other != path and other not in found and other.is_file():
+                    found.append(other)
+                    waiting.append(other)
+    return found
+
+
 class Run:
     """The tests on one board. `results` has (file, test, outcome, what was said) of each."""
 
@@ -77,9 +94,16 @@ class Run:
             if subprocess.run(command, capture_output=True).returncode == 0:
                 target.unlink()
 
+    def remove(self, path):
+        for name in (path.with_suffix(".mpy").name, path.name):
+            (self.stage / name).unlink(missing_ok=True)
+
     def file(self, path, names):
         """Runs tests of a file."""
         source = path.read_text()
+        others = borrowed(path)
+        for other in others:
+            self.put(other.name, only(other.read_text(), ()))
         waiting = [names]
         while waiting:
             batch = waiting.pop(0)
@@ -92,13 +116,14 @@ class Run:
                     self.result(path, name, *said[name])
             if len(batch) == 1 and short:
                 what = said.get(short[0], ("", error))[1]
-                fits = "MemoryError" not in what and "memory allocation failed" not in what
+                fits = not any(word in what for word in _SHORT)
                 self.result(path, short[0], "FAILED" if fits else "SKIPPED", what if fits else "does not fit its heap")
             elif short:
                 half = (len(short) + 1) // 2
                 waiting[:0] = [part for part in (short[:half], short[half:]) if part]
-            (self.stage / path.with_suffix(".mpy").name).unlink(missing_ok=True)
-            (self.stage / path.name).unlink(missing_ok=True)
+            self.remove(path)
+        for other in others:
+            self.remove(other)
 
     def batch(self, module, names):
         """Runs tests in one go; gives {name: (outcome, what was said)} of those that ended, and why it broke off."""
@@ -151,7 +176,7 @@ def summary(results, info, seconds, say):
     return 1 if count["FAILED"] or not count["PASSED"] else 0
 
 
-def run(port=None, on_virtual=False, tests=None, words="", files=(), say=None):
+def run(port=None, on_virtual=False, tests=None, words="", files=(), say=None, heapsize=None):
     """`edgepost test`: gives the exit status."""
     say = say or (lambda line: print(line, flush=True))
     tests = find_tests(tests)
@@ -164,8 +189,9 @@ def run(port=None, on_virtual=False, tests=None, words="", files=(), say=None):
     if not chosen:
         raise UserError("no test has that name; `edgepost test` without -k and files runs all of them")
     start = time.monotonic()
+    heapsize = heapsize or virtual.HEAP
     with tempfile.TemporaryDirectory(prefix="edgepost-test-") as work:
-        there = virtual.VirtualBoard(Path(work) / "board", log=say) if on_virtual else None
+        there = virtual.VirtualBoard(Path(work) / "board", heapsize=heapsize, log=say) if on_virtual else None
         try:
             if there:
                 there.power(True)
@@ -183,7 +209,20 @@ def run(port=None, on_virtual=False, tests=None, words="", files=(), say=None):
                     print(f"edgepost: {e or 'interrupted'}", file=sys.stderr)
                     summary(here.results, info, time.monotonic() - start, say)
                     return 130 if isinstance(e, KeyboardInterrupt) else 2
-                return summary(here.results, info, time.monotonic() - start, say)
         finally:
             if there:
                 there.close()
+        results = here.results
+        failed = [r for r in results if r[2] == "FAILED"]
+        if there and failed:  # of memory, although nothing says so?
+            with virtual.VirtualBoard(Path(work) / "roomy", heapsize=_ROOM, log=say) as roomy:
+                with device.connect(roomy.port) as board:
+                    stage = Path(work).resolve() / "again"
+                    stage.mkdir()
+                    again = Run(board, tests, stage, lambda line: None)
+                    for path, name, _, _ in failed:
+                        again.file(path, [name])
+            well = {r[:2] for r in again.results if r[2] == "PASSED"}
+            why = f"does not fit its heap: it fails with {heapsize}, and passes with {_ROOM}"
+            results = [(*r[:2], "SKIPPED", why) if r[:2] in well and r[2] == "FAILED" else r for r in results]
+        return summary(results, info, time.monotonic() - start, say)

@@ -34,7 +34,7 @@ import hardware  # noqa: E402
 import vfs  # noqa: E402
 from outside import RTC, VALID, Bitten, End, Outside, PowerCut, now  # noqa: E402
 
-OURS = ("hardware", "outside", "nor", "world", "play", "time", "socket", "hooks", "__main__", "vfs")
+OURS = ("hardware", "outside", "nor", "virtualtime", "world", "play", "time", "socket", "hooks", "__main__", "vfs")
 LATE = 1 << 29  # ms: so many ticks are left until they wrap, at some starts
 
 

@@ -8,7 +8,7 @@ import sys
 
 import crash
 import hardware
-import world
+import virtualtime
 from expect import eq, raises
 from play import Flash
 from smtp.queue import QueueFull
@@ -144,11 +144,11 @@ class Stage:
         sys.modules.pop("report", None)
         import report
 
-        start = world.ticks()
+        start = virtualtime.ticks()
 
         class Uptime:
             def uptime(self):
-                return (world.ticks() - start) // 1000
+                return (virtualtime.ticks() - start) // 1000
 
         self.gateway.time = Uptime()
 
@@ -163,7 +163,7 @@ class Stage:
                 pass
 
         try:
-            world.run(main())
+            virtualtime.run(main())
         finally:
             del sys.modules["gateway"]
             self.gateway.time = self
@@ -433,7 +433,7 @@ def test_a_watchdog_that_runs_is_fed_for_the_repl(stage):
     def work():
         import watch
 
-        hardware.ticks = world.ticks
+        hardware.ticks = virtualtime.ticks
         watch.Watch(lambda: 0, None).start(stage.board.WATCHDOG)
         raise KeyboardInterrupt
 
@@ -441,7 +441,7 @@ def test_a_watchdog_that_runs_is_fed_for_the_repl(stage):
     (timer,) = stage.soc.timers
     for _ in range(20):
         eq(timer.period, 1000)
-        world._now[0] += timer.period
+        virtualtime._now[0] += timer.period
         timer.callback(timer)
     eq((stage.soc.dog[1], stage.soc.bitten()), (stage.board.WATCHDOG, False))
 
@@ -528,7 +528,7 @@ def test_the_systems_clock_is_set_to_the_second():
         import soc
 
         board = getattr(__import__("boards." + name), name)
-        for now in (world.NOON, 1772323199, 1772323200, 2085978496):
+        for now in (virtualtime.NOON, 1772323199, 1772323200, 2085978496):
             board.set_clock(now)
             eq(soc.rtc, now)
         eq(clock._EPOCH, 0)
@@ -545,7 +545,7 @@ def test_a_board_stops_when_it_is_told_to():
         board.stop()
         await task
 
-    world.run(main())
+    virtualtime.run(main())
 
 
 # -- LED
@@ -555,12 +555,13 @@ def levels(state, ms):
     """[(milliseconds, level)] of an LED that shows a state, or what state() gives."""
     import led
 
-    start = world.ticks()
+    start = virtualtime.ticks()
     seen = []
 
     async def main():
         task = asyncio.create_task(led.run(
-            lambda level: seen.append((world.ticks() - start, level)), state if callable(state) else lambda: state))
+            lambda level: seen.append((virtualtime.ticks() - start, level)),
+            state if callable(state) else lambda: state))
         await asyncio.sleep(ms / 1000)
         task.cancel()
         try:
@@ -568,7 +569,7 @@ def levels(state, ms):
         except asyncio.CancelledError:
             pass
 
-    world.run(main())
+    virtualtime.run(main())
     return seen
 
 

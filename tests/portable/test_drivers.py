@@ -1,13 +1,13 @@
 """firmware/drivers/ on simulated hardware, which raises where a real board would, or would go wrong without a word.
 
-Waits take no time here: see world.run.
+Waits take no time here: see virtualtime.run.
 """
 
 import asyncio
 import os
 
 import hardware
-import world
+import virtualtime
 from expect import eq, raises
 from play import Flash
 
@@ -25,21 +25,21 @@ def read(one):
     """A reading, as sensors.Rule takes it."""
     value = one.read()
     if hasattr(value, "send"):
-        value = world.run(value)
+        value = virtualtime.run(value)
     eq(hardware.misused, [])
     return value
 
 
 def board(kind="rp2"):
     hardware.reset(kind)
-    hardware.ticks = world.ticks
+    hardware.ticks = virtualtime.ticks
 
 
 def pause(seconds):
     async def story():
         await asyncio.sleep(seconds)
 
-    world.run(story())
+    virtualtime.run(story())
 
 
 def module(name):
@@ -122,7 +122,7 @@ def test_a_contact_that_bounces_is_read_when_it_has_settled():
         await task
         return value
 
-    eq(world.run(both()), 0)
+    eq(virtualtime.run(both()), 0)
 
 
 def test_a_contact_that_never_settles_is_a_failed_reading():
@@ -143,7 +143,7 @@ def test_a_contact_that_never_settles_is_a_failed_reading():
         finally:
             task.cancel()
 
-    assert "does not settle" in world.run(both())
+    assert "does not settle" in virtualtime.run(both())
 
 
 def impulse(milliseconds, pin=14):
@@ -153,14 +153,14 @@ def impulse(milliseconds, pin=14):
         hardware.drive(pin, 0)
         await asyncio.sleep(1)
 
-    world.run(story())
+    virtualtime.run(story())
 
 
 def test_an_impulse_between_two_readings_counts_once_when_edges_are_asked_for():
     board()
     hardware.drive(14, 0)
     one = driver("digital", pin=14, edge=True)
-    module("digital").ticks_ms = world.ticks
+    module("digital").ticks_ms = virtualtime.ticks
     eq(read(one), 0)
     impulse(100)
     eq(read(one), 1)
@@ -175,7 +175,7 @@ def test_an_impulse_between_two_readings_counts_once_when_edges_are_asked_for():
 def test_a_turned_input_has_impulses_to_the_other_side():
     board()
     one = driver("digital", pin=14, edge=True, invert=True)
-    module("digital").ticks_ms = world.ticks
+    module("digital").ticks_ms = virtualtime.ticks
     impulse(100)  # ends low, on
     eq(read(one), 1)
     hardware.drive(14, 1)
@@ -262,7 +262,7 @@ def test_nothing_stands_still_while_a_thermometer_measures():
         finally:
             task.cancel()
 
-    eq(world.run(both()), 20)
+    eq(virtualtime.run(both()), 20)
     assert len(other) >= 6, other
 
 
@@ -270,13 +270,13 @@ def test_several_thermometers_are_told_apart_and_share_two_conversions():
     board()
     probes = [hardware.thermometer(4, t) for t in (20, 21, 22)]
     ones = [driver("ds18x20", pin=4, rom="".join(["%02x" % b for b in p.rom])) for p in probes]
-    begun = world.ticks()
+    begun = virtualtime.ticks()
 
     async def all():
         return await asyncio.gather(*[one.read() for one in ones])
 
-    eq(list(world.run(all())), [20, 21, 22])
-    assert world.ticks() - begun < 1600, world.ticks() - begun
+    eq(list(virtualtime.run(all())), [20, 21, 22])
+    assert virtualtime.ticks() - begun < 1600, virtualtime.ticks() - begun
     eq(hardware.misused, [])
     probes[1].celsius = -5
     eq(read(ones[1]), -5)
@@ -294,7 +294,7 @@ def test_a_reading_is_never_older_than_its_question():
         second = await ones[1].read()
         return await first, second
 
-    eq(world.run(story()), (20, 40))
+    eq(virtualtime.run(story()), (20, 40))
 
 
 def test_several_thermometers_without_a_name_are_listed():
@@ -363,7 +363,7 @@ def test_a_reading_that_is_given_up_does_not_block_the_bus():
         except asyncio.TimeoutError:
             return await one.read()
 
-    eq(world.run(story()), 20)
+    eq(virtualtime.run(story()), 20)
 
 
 # -- DHT
@@ -375,7 +375,7 @@ def test_a_dht_gives_temperature_and_humidity_to_two_rules_of_one_measurement():
         hardware.climate[15] = (21.5, 40.3)
         warm = driver("dht", pin=15, model=model)
         damp = driver("dht", pin=15, model=model, reads="humidity")
-        module("dht").ticks_ms = world.ticks
+        module("dht").ticks_ms = virtualtime.ticks
         for one, value in zip((warm, damp), values):
             assert abs(read(one) - value) < 0.001
         hardware.climate[15] = (5, 90)
@@ -387,7 +387,7 @@ def test_a_dht_gives_temperature_and_humidity_to_two_rules_of_one_measurement():
 def test_a_dht_that_fails_is_left_alone_for_two_seconds_as_well():
     board()
     one = driver("dht", pin=15)
-    module("dht").ticks_ms = world.ticks
+    module("dht").ticks_ms = virtualtime.ticks
     for wrong in (None, "noise", (0, 0)):
         hardware.climate[15] = wrong
         raises(Exception, read, one)
@@ -441,6 +441,7 @@ def test_a_function_of_the_user_is_a_sensor():
 
 def test_hardware_can_be_driven_by_a_file_from_outside():
     board()
+    hardware.open = open  # on a virtual board it is one that opens what is outside of it
     with Flash() as path:
         hardware.follow(path + "/world.json")  # not there yet
         contact, level, warm = driver("digital", pin=14), driver("adc", pin=26), driver("ds18x20", pin=4)

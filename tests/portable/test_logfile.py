@@ -5,11 +5,11 @@ import os
 
 import crash
 import logfile
-import world
+import virtualtime
 from expect import eq
 from play import MICROPYTHON, Flash, Random
 
-NOON = world.NOON
+NOON = virtualtime.NOON
 RESERVE = 32768
 
 
@@ -92,7 +92,7 @@ def test_a_buffer_that_is_full_is_written():
 def test_old_lines_are_written_by_themselves_but_not_each_minute():
     with Flash() as path:
         stage = Stage(path)
-        clock = world.Clock(None)
+        clock = virtualtime.Clock(None)
         stage.log.uptime = clock.uptime
 
         async def main():
@@ -106,7 +106,7 @@ def test_old_lines_are_written_by_themselves_but_not_each_minute():
             except asyncio.CancelledError:
                 pass
 
-        world.run(main())
+        virtualtime.run(main())
         assert 100 < stage.writes < 150, stage.writes
         assert stage.text().count("\n") > 400
 
@@ -124,7 +124,7 @@ def test_a_day_of_silence_writes_nothing():
             except asyncio.CancelledError:
                 pass
 
-        world.run(main())
+        virtualtime.run(main())
         eq(stage.writes, 0)
 
 

@@ -9,13 +9,13 @@ import socket
 import clock
 import ntp
 import sntp
-import world
+import virtualtime
 from expect import eq, raises
 from play import Flash, Random, somewhere
 from smtp.stream import ready, sleep_ms
 from sntp import Refused, ask, parse
 
-NOON = world.NOON
+NOON = virtualtime.NOON
 YEAR = 365 * 86400
 
 
@@ -266,7 +266,7 @@ class Clock(clock.Clock):
         return self.rtc + self.uptime()
 
     def _ticks(self):
-        now = world.ticks() - getattr(self, "born", 0)
+        now = virtualtime.ticks() - getattr(self, "born", 0)
         return now + now // 1000 * self.fast // 1000
 
 
@@ -276,7 +276,7 @@ class Stage:
     def __init__(self, path, *servers, servers_of=None):
         self.path = path + "/clock"
         self.servers = list(servers)
-        self.start = world.ticks()
+        self.start = virtualtime.ticks()
         self.clock = Clock(trusted=False)
         self.clock.born = self.start
         self.clock._last = 0
@@ -299,10 +299,10 @@ class Stage:
         self.clock.rtc = now - self.clock.uptime()
 
     def seconds(self):
-        return (world.ticks() - self.start) // 1000
+        return (virtualtime.ticks() - self.start) // 1000
 
     def true(self):
-        return NOON * 1000 + world.ticks() - self.start
+        return NOON * 1000 + virtualtime.ticks() - self.start
 
     async def resolve(self, name):
         found = self.names[int(name[4:])]
@@ -329,7 +329,7 @@ class Stage:
                 pass
 
         try:
-            world.run(main())
+            virtualtime.run(main())
         finally:
             ntp.ask = sntp.ask
 

@@ -7,7 +7,7 @@ import sys
 import drivers.reachable as reachable
 import gateway
 import sensors
-import world
+import virtualtime
 from expect import eq
 from play import Flash, listen_somewhere
 
@@ -72,10 +72,10 @@ def ping(answers, kinds=(3, 1), timeout=10):
     """(value, Wire) of a ping in virtual time."""
     wire = Wire(answers, kinds)
     real = reachable.socket, reachable.ticks_ms, reachable.sleep_ms
-    reachable.socket, reachable.ticks_ms = wire, world.ticks
+    reachable.socket, reachable.ticks_ms = wire, virtualtime.ticks
     reachable.sleep_ms = lambda ms: asyncio.sleep(ms / 1000)
     try:
-        value = world.run(driver(host="192.0.2.1", ping=True, timeout=timeout).read())
+        value = virtualtime.run(driver(host="192.0.2.1", ping=True, timeout=timeout).read())
     finally:
         reachable.socket, reachable.ticks_ms, reachable.sleep_ms = real
     eq(wire.open, 0)

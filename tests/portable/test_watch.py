@@ -6,6 +6,7 @@ import asyncio
 
 import hardware
 import sensors
+import virtualtime
 import watch
 import world
 from expect import eq
@@ -41,7 +42,7 @@ class Waiting:
 class Stage:
     def __init__(self, path, chip="rp2"):
         hardware.reset(chip)
-        hardware.ticks = world.ticks
+        hardware.ticks = virtualtime.ticks
         import soc
 
         self.soc = soc
@@ -130,10 +131,10 @@ async def test_nothing_happens_for_hours(stage):
 @staged
 async def test_a_loop_that_stands_still_is_bitten_by_the_chip(stage):
     await asyncio.sleep(100)
-    world._now[0] += 6500  # somebody blocks, but not for long
+    virtualtime._now[0] += 6500  # somebody blocks, but not for long
     await asyncio.sleep(1)
     stage.quiet()
-    world._now[0] += 8500
+    virtualtime._now[0] += 8500
     eq((stage.bites, stage.soc.bitten()), ([], True))
 
 

@@ -3,7 +3,7 @@
 import asyncio
 
 import hardware
-import world
+import virtualtime
 from expect import eq
 from play import Random
 
@@ -16,26 +16,26 @@ class Stage:
 
     def __init__(self, chip="rp2", patience=0, **table):
         hardware.reset(chip)
-        hardware.ticks = world.ticks
+        hardware.ticks = virtualtime.ticks
         import network
         import wifi
 
         self.network = network
         self.lines = []
         self.ups = []
-        self.clock = world.Clock(None)
+        self.clock = virtualtime.Clock(None)
         self.table = dict(TABLE)
         self.table.update(table)
         self.router = network.air["barn"] = network.Router("hay and straw")
         self.station = wifi.Station(self.table, self.log, self.clock, lambda: self.ups.append(self.seconds()), patience)
-        self.start = world.ticks()
+        self.start = virtualtime.ticks()
 
     def log(self, area, text):
         eq(area, "wifi")
         self.lines.append(text)
 
     def seconds(self):
-        return (world.ticks() - self.start) // 1000
+        return (virtualtime.ticks() - self.start) // 1000
 
     def run(self, story):
         async def main():
@@ -48,7 +48,7 @@ class Stage:
             except asyncio.CancelledError:
                 pass
 
-        world.run(main())
+        virtualtime.run(main())
         eq(hardware.misused, [])
         for line in self.lines:
             assert "hay" not in line and "straw" not in line, line
@@ -265,7 +265,7 @@ def test_mail_waits_for_the_time_of_day_but_not_for_ever():
 
     async def known():
         await stage.until_up(10)
-        stage.clock.set(world.NOON)
+        stage.clock.set(virtualtime.NOON)
         eq(stage.station.wait(stage.clock.uptime()), 0)
 
     stage.run(known())

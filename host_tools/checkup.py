@@ -95,6 +95,9 @@ async def look(config):
         set_clock(ms // 1000)
         say("clock", name, off, ms // 1000)
         break
+    else:
+        if me.get("ntp"):
+            say("timeless")
     for n, host in enumerate(config["smarthost"]):
         await visit(n, host, me, resolve, parse_ip)
 
@@ -336,6 +339,13 @@ class Checkup:
 
     def on_ntp(self, name, why):
         self.report.note("clock", f"the time server {name} does not answer ({why})", "check board.ntp and the firewall")
+
+    def on_timeless(self):
+        self.report.bad(
+            "clock", "no time server answers: after each start mail waits for two minutes, and certificates are checked"
+            " by the day on which MicroPython was built",
+            "open UDP port 123 to the servers of board.ntp, or name one of this network there",
+        )  # fmt: skip
 
     def on_clock(self, name, off, now):
         wrong = abs(now - time.time())

@@ -178,7 +178,7 @@ class Watch:
                     self.view.back(f"{self.gateway.where} is there again")
                 self.view.show(status)
                 if self.args.once:
-                    return 0 if status["health"]["status"] == "ok" else 1
+                    return 1 if wording.wrong(status) else 0
                 self.gateway.hear(self.args.every)
             except (asking.Unreachable, asking.Refused, device.BoardError) as e:
                 if self.args.once:

@@ -56,7 +56,19 @@ def listing(gateway, dead, as_json):
             print()
         waiting = "" if dead else f"{wording.count(counts['wait'], 'mail')} in the queue, "
         print(f"{waiting}{wording.count(counts['dead'], 'dead letter')}")
+        if counts["wait"] and not dead:
+            why(gateway, width)
     return 0
+
+
+def why(gateway, width):
+    """Says what keeps mail from going: no smart host takes it, or the clock is not set."""
+    status = gateway.json("GET", "/status.json")
+    if status.get("trouble"):
+        print("\n".join(wording.row("trouble", asking.clean(status["trouble"]), width)))
+    timeless = wording.clock(status)
+    if timeless:
+        print("\n".join(wording.row("clock", f"{timeless[0]} -> {timeless[1]}", width)))
 
 
 def show(gateway, ident, as_json):

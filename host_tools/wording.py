@@ -6,6 +6,7 @@ import unicodedata
 from .asking import clean
 
 _INDENT = 9
+_PATIENCE = 30  # seconds after its start in which a clock that is not set is nothing to speak of
 
 
 def span(seconds):
@@ -55,6 +56,29 @@ def row(head, text, width):
     ) or [head]  # fmt: skip
 
 
+def wrong(status):
+    """What is wrong with a gateway, a list; none when all is well. `status`: /status.json."""
+    found = list(status["health"]["why"]) if status["health"]["status"] != "ok" else []
+    timeless = clock(status)
+    return found + [timeless[0]] if timeless and status["queue"]["waiting"] else found
+
+
+def clock(status):
+    """(what is wrong with its clock, what to do), or None when it is set, or the gateway has just started."""
+    if status["time"] is not None or status["uptime"] < _PATIENCE:
+        return None
+    waiting, oldest = status["queue"]["waiting"], status["health"]["age"]
+    text = f"the clock is not set: no time server has answered for {span(status['uptime'])}"
+    if waiting:
+        text += f"; {count(waiting, 'mail')} {'waits' if waiting == 1 else 'wait'}"
+        text += f", the oldest for {span(oldest)}" if oldest is not None else ""
+    return text, (
+        "see that the board has a network, that it reaches the servers of board.ntp, and that UDP port 123 is open to"
+        " them; mail goes two minutes after the network is there all the same, with certificates checked by the day on"
+        " which MicroPython was built; `edgepost doctor board.toml --board` tries it"
+    )
+
+
 def state(status, width):
     """The state of a gateway as lines. `status`: /status.json."""
     queue, heap = status["queue"], status["heap"]
@@ -63,10 +87,10 @@ def state(status, width):
     def say(head, *texts):
         out.extend(row(head, ", ".join(clean(t) for t in texts if t), width))
 
-    health = status["health"]
-    well = "all is well" if health["status"] == "ok" else "UNWELL: " + "; ".join(health["why"])
+    why = wrong(status)
+    well = "UNWELL: " + "; ".join(why) if why else "all is well"
     out += textwrap.wrap(clean(f"{status['name']}: {well}"), max(width, 20), subsequent_indent="  ")
-    oldest = health["age"]
+    oldest = status["health"]["age"]
     say(
         "queue",
         f"{queue['waiting']} waiting",
@@ -77,6 +101,9 @@ def state(status, width):
     )
     sessions = status.get("sessions")
     say("mail", f"{status['delivered']} delivered", sessions is not None and count(sessions, "session"))
+    timeless = clock(status)
+    if timeless:
+        say("clock", f"not set -> {timeless[1]}")
     if status["trouble"]:
         say("trouble", status["trouble"])
     for sensor in status["sensors"]:
@@ -97,8 +124,8 @@ def state(status, width):
 
 def summary(status):
     """The state of a gateway in one line."""
-    health, queue = status["health"], status["queue"]
-    parts = ["all is well" if health["status"] == "ok" else "UNWELL: " + "; ".join(health["why"])]
+    queue, why = status["queue"], wrong(status)
+    parts = ["UNWELL: " + "; ".join(why) if why else "all is well"]
     parts.append(f"{queue['waiting']} waiting, {count(queue['dead'] + queue['damaged'], 'dead letter')}")
     if status["trouble"]:
         parts.append(status["trouble"])

@@ -1,6 +1,7 @@
 """What `edgepost doctor --port` says of a board: of the network that it sees, and of how it is."""
 
 import json
+import socket
 
 import pytest
 from edgepost import asking, checkup, cli, config, device, doctor, virtual
@@ -147,6 +148,19 @@ def test_a_network_that_cannot_be_joined_or_is_weak_is_told():
          "put the board or its router nearer, or turn its antenna free"),
         (doctor.GOOD, 'joined "barn" as 192.168.1.9', ""),
     ]  # fmt: skip
+
+
+def test_a_board_that_no_time_server_answers_is_told_so(stage):
+    values = json.loads(json.dumps(stage.values))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+    values["board"]["ntp"] = [["127.0.0.1", port]]
+    stage.put(values)
+    rows = [row[2:] for row in stage.examine().rows if row[1] == "clock"]
+    stage.put()
+    assert [row[0] for row in rows] == [doctor.NOTE, doctor.BAD], rows
+    assert rows[1][1].startswith("no time server answers: ") and "UDP port 123" in rows[1][2]
 
 
 @pytest.mark.parametrize(("config", "said"), [(b"{", "/config.json is no JSON"), (b"[]", "is no configuration")])

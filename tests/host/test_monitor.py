@@ -506,6 +506,44 @@ def test_the_state_fits_any_window_and_nothing_in_it_moves_the_cursor(width):
             assert part in text, text
 
 
+def timeless(waiting, age):
+    queue = {**STATE["queue"], "waiting": waiting}
+    return {**STATE, "time": None, "uptime": 95, "queue": queue, "health": {"status": "ok", "age": age, "why": []}}
+
+
+def test_a_clock_that_nobody_has_set_is_told_with_the_mail_that_waits_and_what_to_do():
+    state = timeless(2, 80)
+    text = " ".join(" ".join(wording.state(state, 80)).split())
+    why = "the clock is not set: no time server has answered for 1 min; 2 mails wait, the oldest for 1 min"
+    assert text.startswith(f"cold-store: UNWELL: {why}") and "all is well" not in text
+    assert "clock not set -> see that the board has a network" in text and "board.ntp" in text
+    assert wording.summary(state).startswith(f"cold-store: UNWELL: {why}; 2 waiting") and wording.wrong(state) == [why]
+    assert max(map(len, wording.state(state, 40))) <= 40
+
+
+def test_a_clock_that_is_not_set_yet_or_that_no_mail_waits_for_is_no_alarm():
+    assert wording.wrong(timeless(0, None)) == []  # it may have none on purpose
+    text = wording.state(timeless(0, None), 200)
+    assert text[0] == "cold-store: all is well" and any(line.startswith("clock    not set") for line in text)
+    assert wording.wrong({**timeless(2, 5), "uptime": 5}) == []
+    assert wording.clock(STATE) is None
+
+
+def test_the_list_of_the_queue_says_why_mail_waits(capsys):
+    class Gateway:
+        def json(self, method, path):
+            if path == "/status.json":
+                return timeless(1, 80) | {"trouble": "localhost: connection refused"}
+            return {"mails": [item], "next": None}
+
+    item = {"id": "10000001", "state": "waiting", "priority": "normal", "size": 300, "age": 80, "attempts": 0, "due": 0,
+            "from": "a@example.com", "to": ["b@example.com"], "more": 0, "reply": None}  # fmt: skip
+    queue.listing(Gateway(), False, False)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "1 mail in the queue" in text and "trouble localhost: connection refused" in text
+    assert "clock the clock is not set: no time server has answered for 1 min; 1 mail waits" in text
+
+
 def test_in_a_pipe_there_are_lines_and_the_state_only_when_it_is_another():
     out = io.StringIO()
     screen = monitor.Screen(out, False)

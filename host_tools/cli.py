@@ -383,7 +383,8 @@ def parser():
     where.add_argument("--port", metavar="PORT", help="where the board is (default: the one that is plugged in)")
     where.add_argument("--virtual", action="store_true", help="on a virtual board")
     sub.add_argument("--heapsize", metavar="SIZE", help="with --virtual: memory of its heap (default: 280k)")
-    sub.add_argument("--tests", metavar="DIR", help="tests/portable of the project's sources (default: the checkout's)")
+    sub.add_argument("--tests", metavar="DIR", help="tests/portable of some sources (default: of this checkout, or of"
+                     " this version)")  # fmt: skip
     sub.add_argument("-k", metavar="TEXT", default="", help="only tests with this in their name")
     sub.add_argument("file", nargs="*", metavar="FILE", help="only these files, such as test_queue.py")
     sub.epilog = "example: edgepost test --port /dev/ttyACM0 test_queue.py"

@@ -23,15 +23,15 @@ HELPERS = ("expect", "play", "nor", "run", "virtualtime", "world")
 
 
 def find_tests(named=None):
-    """The directory with the tests: as named, or that of the checkout. Raises UserError."""
-    here = Path(__file__).resolve().parents[1]
-    places = [Path(named)] if named else [Path("tests/portable"), here / "tests/portable"]
-    for place in places:
+    """The directory with the tests: as named, or that of the checkout, or that of the package. Raises UserError."""
+    here = Path(__file__).resolve().parent
+    places = [Path("tests/portable"), here.parent / "tests/portable", here / "board/portable"]
+    for place in [Path(named)] if named else places:
         if (place / "run.py").is_file():
             return place
     raise UserError(
-        f"there are no tests in {places[0]}: they are not part of the installed package. Get the project's sources, and"
-        " name their directory: --tests edgepost/tests/portable"
+        f"there are no tests in {named or places[0]}: --tests names tests/portable of the project's sources, and"
+        " without it those of this version are taken"
     )
 
 

@@ -1,11 +1,12 @@
-"""What installs or freezes the project on a board: package.json for mip, and the manifests. Each names all of it."""
+"""What installs the project: pip on a computer; on a board package.json for mip, and the manifests. Each has all."""
 
 import json
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
-from edgepost import __version__
+from edgepost import __version__, build, portable
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = {p.name for p in (ROOT / "lib" / "smtp").glob("*.py")} - {"manifest.py", "cpython.py"}
@@ -90,3 +91,40 @@ def test_a_boards_own_manifest_comes_before_that_of_its_port(port):
     manifest = Manifest(port)
     manifest.include(str(ROOT / "firmware" / "manifest.py"))
     assert {"ssl.py", "_boot.py"} <= set(manifest.frozen)
+
+
+def in_wheel():
+    """The files that the wheel has, by what pyproject.toml tells setuptools: paths in the checkout."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert set(table["package-dir"]) == set(table["packages"]) and not table["include-package-data"]
+    found = set()
+    for package, place in table["package-dir"].items():
+        for pattern in ["*.py", *table["package-data"].get(package, ())]:
+            found |= {path for path in (ROOT / place).glob(pattern) if path.is_file()}
+    return found
+
+
+def test_the_wheel_has_all_that_the_commands_read_when_they_run():
+    needed = {
+        path for place in ("host_tools", "lib/smtp", "firmware", "tests/sim", "tests/portable", "tests/devices")
+        for path in (ROOT / place).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
+    }  # fmt: skip
+    assert sorted(needed - in_wheel()) == []
+
+
+def test_what_the_package_finds_beside_itself_is_where_the_wheel_puts_it(tmp_path, monkeypatch):
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package, place in table["package-dir"].items():
+        if package != "edgepost":
+            target = tmp_path / "site" / package.replace(".", "/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(ROOT / place)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build, "_HERE", tmp_path / "site/edgepost")
+    monkeypatch.setattr(portable, "__file__", str(tmp_path / "site/edgepost/portable.py"))
+    board = tmp_path / "site/edgepost/board"
+    assert [build.library(), build.firmware(), build.simulated(), portable.find_tests()] == [
+        board / name for name in ("smtp", "firmware", "sim", "portable")
+    ]  # fmt: skip
+    assert (portable.find_tests().parent / "devices").is_dir()

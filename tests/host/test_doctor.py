@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from edgepost import config, doctor
-from edgepost.providers import PROVIDERS
+from edgepost.providers import PROVIDERS, explain
 from edgepost.smarthost import SmartHost
 from edgepost.tokens import TokenServer
 from harness import PATIENCE, edgepost, free_port
@@ -248,26 +248,59 @@ def test_gmail_replaces_a_foreign_sender_which_is_noted(visit):
     assert row[2] == doctor.NOTE and "account's own" in row[3] and f'smarthost.sender = "{ACCOUNT}"' in row[4]
 
 
-@pytest.mark.parametrize(
-    ("name", "fault", "words"),
-    [
-        ("m365", "auth-disabled", "Set-CASMailbox"),
-        ("m365", "policy", "Conditional Access"),
-        ("m365", "daily-limit", "10,000 recipients"),
-        ("m365", "threads", "more than three connections"),
-        ("m365", "refuse:auth", "the mailbox's full address"),
-        ("gmail", "app-password", "myaccount.google.com/apppasswords"),
-        ("gmail", "refuse:auth", "app password (16 letters)"),
-        ("gmail", "daily-limit", "per_day = 500"),
-        ("gmail", "busy", "a quarter of an hour"),
-        ("ses", "refuse:auth", "not your AWS access key"),
-        ("ses", "sandbox", "in the sandbox"),
-        ("ses", "rate", "60 times the rate"),
-        ("ses", "denied", "ses:SendRawEmail"),
-    ],
-)
-def test_each_reply_of_a_provider_is_explained(visit, name, fault, words):
-    assert words in bad(provider(visit, name, faults=[fault]))[1]
+# What doctor says of each refusal that a provider documents, and of a wrong password: some words of it.
+SAID = {
+    ("m365", "auth-disabled"): "Set-CASMailbox",
+    ("m365", "policy"): "Conditional Access",
+    ("m365", "daily-limit"): "10,000 recipients",
+    ("m365", "tenant-limit"): "the Exchange admin center shows who",
+    ("m365", "threads"): "more than three connections",
+    ("m365", "busy"): "may be on a block list",
+    ("m365", "blocked"): "Restricted entities in the Defender portal",
+    ("m365", "refuse:auth"): "the mailbox's full address",
+    ("gmail", "app-password"): "myaccount.google.com/apppasswords",
+    ("gmail", "browser"): "sign in once in a browser on this network",
+    ("gmail", "logins"): "check the password, which may be wrong and be tried again and again",
+    ("gmail", "refuse:auth"): "app password (16 letters)",
+    ("gmail", "daily-limit"): "per_day = 500",
+    ("gmail", "relay-denied"): "SMTP relay service in the Google Admin console",
+    ("gmail", "recipient-busy"): "this recipient gets too much mail",
+    ("gmail", "busy"): "a quarter of an hour",
+    ("ses", "auth-later"): "could not check the credentials just now",
+    ("ses", "refuse:auth"): "not your AWS access key",
+    ("ses", "sandbox"): "in the sandbox",
+    ("ses", "rate"): "60 times the rate",
+    ("ses", "daily-limit"): "request production access or a higher quota",
+    ("ses", "denied"): "ses:SendRawEmail",
+}
+# And of its limits and orders, by the name in its replies.
+LIMITS = {
+    "need-tls": {"m365": "set username and password", "gmail": 'security = "starttls"', "ses": 'security = "starttls"'},
+    "need-auth": dict.fromkeys(PROVIDERS, "set username and password"),
+    "auth": {"m365": "full address", "gmail": "app password", "ses": "SMTP credentials in the SES console"},
+    "sender": {"m365": "grant it Send As", "ses": "verify the sender's domain"},
+    "per_minute": {"m365": "per_minute = 30", "gmail": "set per_minute", "ses": "set per_minute to 60 times"},
+    "per_day": {"m365": "set per_day", "gmail": "per_day = 500", "ses": "set per_day"},
+    "per_session": {"m365": "per_minute", "gmail": "per_session", "ses": "per_session"},
+    "connections": {"m365": "a mailbox of its own", "gmail": "fewer connections", "ses": "who else signs in"},
+    "rcpts": dict.fromkeys(PROVIDERS, "the rest goes in another mail"),
+    "size": dict.fromkeys(PROVIDERS, "queue.max_message"),
+}
+
+
+@pytest.mark.parametrize(("name", "fault"), [
+    (name, fault) for name, row in PROVIDERS.items() for fault in [*row.named, "refuse:auth"]
+])  # fmt: skip
+def test_each_refusal_of_a_provider_is_explained(visit, name, fault):
+    assert SAID[name, fault] in bad(provider(visit, name, faults=[fault]))[1]
+
+
+@pytest.mark.parametrize(("name", "limit"), [
+    (name, limit) for name, row in PROVIDERS.items() for limit in row.replies
+])  # fmt: skip
+def test_each_limit_of_a_provider_is_explained(name, limit):
+    meaning, remedy = explain(PROVIDERS[name].replies[limit], name)
+    assert meaning and LIMITS[limit][name] in f"{meaning} -> {remedy}"
 
 
 # -- OAuth

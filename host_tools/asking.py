@@ -26,6 +26,8 @@ from . import device
 from .errors import UserError
 
 SILENCE = 20  # seconds without a word after which an answer is given up: a board waits that long for memory
+_FULL = b"no memory for an answer"
+_TRIES = 2  # more, when a board has no memory for an answer: it has waited for some seconds itself
 MOST = 8 << 20  # octets of an answer
 _LINE = 4096  # octets: what is longer without a line end is no log
 _SOON = 2  # seconds within which a gateway that has just started answers what it was asked meanwhile
@@ -68,6 +70,15 @@ class Gateway:
     def get(self, method, path):
         """The body of an answer that is no refusal (bytes). Raises Refused, Unreachable."""
         status, body = self.ask(method, path)
+        for _ in range(_TRIES):
+            if status != 503 or method != "GET" or _FULL not in body:
+                break
+            self.hear(2)  # mail goes first, for a moment mostly
+            status, body = self.ask(method, path)
+        if status == 503 and _FULL in body:
+            raise Refused(
+                status, f"{self.where} has no memory for an answer now, because mail goes first: try again in a minute"
+            )
         if status >= 400:
             said = clean(body.decode("utf-8", "replace").strip())[:300]
             raise Refused(status, f"{self.where} says: {said or status}")

@@ -676,7 +676,8 @@ async def clock(report, values, servers=None):
                 "set it: certificates are checked by the clock; a board asks a time server itself",
             )  # fmt: skip
         return report.good("clock", f"right to {max(abs(off), 0.1):.1f} s, says {name}")
-    report.note("clock", f"no time server answered ({', '.join(str(s) for s in servers)}): the clock was not compared")
+    names = ", ".join(s if isinstance(s, str) else s[0] for s in servers)
+    report.note("clock", f"no time server answered ({names}): the clock was not compared")
 
 
 def _span(off):
@@ -695,10 +696,11 @@ def lines(row, width):
     """A row of a report as lines of a terminal of this width."""
     _, check, state, text, do = row
     head = f"  {_MARKS[state]}  {check:<10} "
-    wrap = {"width": max(width, 40), "subsequent_indent": " " * min(len(head), 19), "break_long_words": False}
+    indent = " " * (min(len(head), 19) if width >= 60 else 4)  # in a narrow window what is long needs the room
+    wrap = {"width": max(width, 20), "subsequent_indent": indent, "break_long_words": False}
     out = textwrap.wrap(head + text, **wrap, break_on_hyphens=False)
     if do:
-        out += textwrap.wrap(" " * min(len(head), 19) + "-> " + do, **wrap, break_on_hyphens=False)
+        out += textwrap.wrap(indent + "-> " + do, **wrap, break_on_hyphens=False)
     return out
 
 

@@ -133,7 +133,8 @@ def make(path):
             f.write(text)
     except OSError as e:
         raise UserError(f"{path} cannot be written: {e.strerror}") from None
-    print(f"edgepost: {path} is made" + "".join(f", {name}" for name in hidden.files), flush=True)
+    made = [str(path), *hidden.files]
+    print("edgepost: made " + " and ".join(made), flush=True)
 
 
 def _smarthost(hidden):

@@ -60,7 +60,11 @@ def wrong(status):
     """What is wrong with a gateway, a list; none when all is well. `status`: /status.json."""
     found = list(status["health"]["why"]) if status["health"]["status"] != "ok" else []
     timeless = clock(status)
-    return found + [timeless[0]] if timeless and status["queue"]["waiting"] else found
+    if timeless and status["queue"]["waiting"]:
+        found.append(timeless[0])
+    if status["trouble"] and status["queue"]["waiting"]:
+        found.append("no smart host takes mail")
+    return found + [f"the sensor {s['name']} fails" for s in status["sensors"] if s["state"] == "failed"]
 
 
 def clock(status):

@@ -360,3 +360,21 @@ def test_a_wrong_configuration_is_told_as_run_tells_it(tmp_path):
     assert done.returncode == 2 and "smarthost" in done.stderr
     done = edgepost("doctor", tmp_path / "board.toml", "--send")
     assert done.returncode == 2 and "--to" in done.stderr
+
+
+@pytest.mark.parametrize("width", [24, 40, 80])
+def test_lines_fit_a_narrow_window_but_for_what_cannot_be_broken(width):
+    row = ("", "sender", doctor.NOTE, "cold-store@example.com is not refused yet", "smarthost.sender tells another one")
+    out = doctor.lines(row, width)
+    assert max(map(len, out)) <= max(width, 26) and out[0].startswith("  note  sender")
+    assert "-> smarthost.sender tells" in " ".join(" ".join(out).split())
+
+
+def test_a_time_server_that_is_silent_is_named_as_a_person_writes_it():
+    report = doctor.Report()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        silent = sock.getsockname()[1]
+    asyncio.run(doctor.clock(report, {"board": {"ntp": [["127.0.0.1", silent]]}}))
+    (row,) = report.rows
+    assert row[2] == doctor.NOTE and row[3] == "no time server answered (127.0.0.1): the clock was not compared"

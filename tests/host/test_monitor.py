@@ -508,7 +508,38 @@ def test_the_state_fits_any_window_and_nothing_in_it_moves_the_cursor(width):
 
 def timeless(waiting, age):
     queue = {**STATE["queue"], "waiting": waiting}
-    return {**STATE, "time": None, "uptime": 95, "queue": queue, "health": {"status": "ok", "age": age, "why": []}}
+    return {**STATE, "time": None, "uptime": 95, "queue": queue, "health": {"status": "ok", "age": age, "why": []},
+            "trouble": None, "sensors": []}  # fmt: skip
+
+
+def test_a_sensor_that_fails_and_a_smart_host_that_takes_nothing_are_not_well():
+    state = {**STATE, "health": {"status": "ok", "age": 5, "why": []}}
+    assert wording.wrong(state) == ["no smart host takes mail", "the sensor tank fails"]
+    state["queue"] = {**STATE["queue"], "waiting": 0}
+    assert wording.wrong(state) == ["the sensor tank fails"]  # nothing waits: the trouble may be over
+    assert wording.state({**state, "sensors": []}, 80)[0] == "cold-store: all is well"
+
+
+def test_a_board_without_memory_for_an_answer_is_asked_again_and_then_told():
+    class Full(asking.Gateway):
+        where, left, waited = "the board", 9, 0
+
+        def ask(self, method, path):
+            self.left -= 1
+            return (503, b"there is no memory for an answer now\n") if self.left >= 0 else (200, b"{}")
+
+        def hear(self, seconds):
+            self.waited += seconds
+
+    gateway = Full()
+    with pytest.raises(asking.Refused, match="the board has no memory for an answer now.*try again in a minute"):
+        gateway.get("GET", "/queue")
+    assert gateway.waited == 4
+    gateway.left = 2
+    assert gateway.json("GET", "/queue") == {}
+    gateway.left = 1
+    with pytest.raises(asking.Refused):  # what does something is not said twice
+        gateway.get("POST", "/queue/start")
 
 
 def test_a_clock_that_nobody_has_set_is_told_with_the_mail_that_waits_and_what_to_do():

@@ -4,6 +4,7 @@ import base64
 import os
 import re
 import smtplib
+import socket
 import ssl
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import test_devices
 from edgepost import capture
 from edgepost.errors import UserError
+from edgepost.smarthost import SmartHost
 from harness import PATIENCE, RunningGateway, mail
 from play import CUTS
 
@@ -242,3 +244,35 @@ def test_the_command_captures_a_device_before_a_real_gateway(tls_gateway, tmp_pa
     encoded = base64.b64encode(b"p4ssw0rd").decode()
     for secret in ("p4ssw0rd", "Quarterly", "very", "office-printer", "printer@", encoded):
         assert secret not in text
+
+
+def test_a_device_that_is_unplugged_after_any_command_leaves_no_file_and_the_next_session_does(tmp_path):
+    steps = (b"EHLO a\r\n", b"MAIL FROM:<a@b.example>\r\n", b"RCPT TO:<c@d.example>\r\n", b"DATA\r\n", b"Subject: ha")
+    out = tmp_path / "device.txt"
+    with SmartHost(tmp_path / "smarthost", starttls=False, auth=False) as gateway:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgepost", "capture", "A device.", "--to", f"localhost:{gateway.port}"]
+            + ["--host", "127.0.0.1", "--port", "0", "--out", out, "--dir", tmp_path / "capture"],
+            stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        try:
+            port = int(re.search(r"port (\d+)", process.stdout.readline())[1])
+            process.stdout.readline()
+            for n in range(len(steps) + 1):
+                with socket.create_connection(("127.0.0.1", port), PATIENCE) as device:
+                    assert device.recv(1000).startswith(b"220 ")
+                    for step in steps[:n]:
+                        device.sendall(step)
+                        if step.endswith(b"\r\n"):
+                            assert device.recv(1000)
+                while "came and sent no mail; it waits for another" not in (line := process.stdout.readline()):
+                    assert line
+                assert not out.exists()
+            with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE) as client:
+                client.send_message(mail("whole"))
+            said, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode in (0, 1) and "wrote " in said, said
+    assert "\n== " in out.read_text()

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from edgepost import cli, virtual
 from harness import edgepost
 
 PORTABLE = Path(__file__).resolve().parents[1] / "portable"
@@ -74,3 +75,29 @@ def test_no_tests_is_told(tmp_path, tests):
     (tests / "test_one.py").write_text("def test_one():\n    pass\n")
     done = run(tests, "-k", "two")
     assert done.returncode == 2 and "no test has that name" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
+    with virtual.VirtualBoard(tmp_path_factory.mktemp("board")) as board:
+        yield board
+
+
+def test_a_cable_that_is_pulled_at_any_moment_is_one_line_and_the_next_run_is_good(tests, board, capsys):
+    (tests / "test_one.py").write_text("def test_one():\n    pass\n")
+    words = ["test", "--port", str(board.link or board.port), "--tests", str(tests)]
+    told = 0
+    for fuse in (1, 60, 300, 1000, 2000):
+        board.fuse = fuse
+        status = cli.main(words)
+        out, err = capsys.readouterr()
+        board.fuse = None
+        if "1 passed" not in out:
+            told += 1
+            assert status == 2 and len(err.splitlines()) == 1, err
+            assert "is gone" in err or "did not answer" in err or "does not answer" in err
+        board.power(False)
+        board.power(True)
+        words[2] = str(board.link or board.port)
+    assert told >= 3
+    assert cli.main(words) == 0 and "==== 1 passed in " in capsys.readouterr().out

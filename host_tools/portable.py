@@ -18,7 +18,8 @@ from .errors import UserError
 
 _SHORT = ("MemoryError", "memory allocation failed", "out of memory")  # what is said where memory does not suffice
 _ROOM = "2m"  # heap of a virtual board that no test is too big for
-SILENCE = 180  # seconds after which a test that says nothing is given up
+SILENCE = 180  # seconds after which a test that says nothing is given up: a board computes slowly
+_VIRTUAL_SILENCE = 60
 HELPERS = ("expect", "play", "nor", "run", "virtualtime", "world")
 
 
@@ -70,10 +71,11 @@ def borrowed(path):
 class Run:
     """The tests on one board. `results` has (file, test, outcome, what was said) of each."""
 
-    def __init__(self, board, tests, stage, say=print):
+    def __init__(self, board, tests, stage, say=print, silence=SILENCE):
         self.board, self.root, self.say = board, stage, say
         self.stage = stage = stage / "portable"
         self.results = []
+        self.silence = silence
         if (tests.parent / "devices").is_dir():  # transcripts that tests read
             shutil.copytree(tests.parent / "devices", self.root / "devices")
         info = board.info()
@@ -148,11 +150,11 @@ class Run:
         code += f"run.each(__import__({module!r}), {names!r})"
         error = ""
         try:
-            self.board.exec(code, SILENCE, take)
+            self.board.exec(code, self.silence, take)
         except device.Raised as e:
             error = e.trace
         except device.TimedOut:
-            error = f"said nothing for {SILENCE} s, and was given up"
+            error = f"said nothing for {self.silence} s, and was given up"
             self.board.interrupt()
         return said, "\n".join([*about, error])
 
@@ -201,7 +203,7 @@ def run(port=None, on_virtual=False, tests=None, words="", files=(), say=None, h
                 say(f"edgepost: tests on {info.machine or info.platform} at {board.port}, {info.heap_free} octets free")
                 stage = Path(work).resolve() / "stage"
                 stage.mkdir()
-                here = Run(board, tests, stage, say)
+                here = Run(board, tests, stage, say, _VIRTUAL_SILENCE if there else SILENCE)
                 try:
                     for path, names in chosen:
                         here.file(path, names)
@@ -219,7 +221,7 @@ def run(port=None, on_virtual=False, tests=None, words="", files=(), say=None, h
                 with device.connect(roomy.port) as board:
                     stage = Path(work).resolve() / "again"
                     stage.mkdir()
-                    again = Run(board, tests, stage, lambda line: None)
+                    again = Run(board, tests, stage, lambda line: None, _VIRTUAL_SILENCE)
                     for path, name, _, _ in failed:
                         again.file(path, [name])
             well = {r[:2] for r in again.results if r[2] == "PASSED"}

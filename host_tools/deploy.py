@@ -10,6 +10,7 @@ import binascii
 import contextlib
 import hashlib
 import json
+import shutil
 import sys
 import time
 import tomllib
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import serial
 
-from . import build, device, pack
+from . import build, device, pack, progress
 from .errors import UserError
 
 OLDEST = (1, 23)  # MicroPython; firmware/ needs its module vfs
@@ -185,18 +186,19 @@ class Progress:
 
     def __init__(self, total):
         self.total, self.sent = total, 0
-        self.shows = sys.stdout.isatty()
+        self.shows = progress.lively(sys.stdout)
 
     def add(self, octets):
         self.sent += octets
         if self.shows:
             done = self.sent * 20 // self.total if self.total else 20
-            sys.stdout.write(f"\r  [{'#' * done}{' ' * (20 - done)}] {self.sent // 1024} of {self.total // 1024} KB ")
+            text = f"  {self.sent // 1024} of {self.total // 1024} KB [{'#' * done}{' ' * (20 - done)}]"
+            sys.stdout.write("\r" + text[: shutil.get_terminal_size().columns - 1])
             sys.stdout.flush()
 
     def end(self):
         if self.shows:
-            sys.stdout.write("\r" + " " * 48 + "\r")
+            sys.stdout.write("\r" + " " * min(48, shutil.get_terminal_size().columns - 1) + "\r")
 
 
 def room(board, version, flash, slot, in_place):
@@ -236,11 +238,11 @@ def send(board, version, flash, slot, say, in_place=False):
         new = changed(version, head)
         octets = sum(len(piece) for piece, at in todo if at is None)
         say(f"sending {len(new)} of {len(version.entries)} files, {octets} octets")
-        progress = Progress(octets)
+        shown = Progress(octets)
         try:
-            _write(board, f"/{slot}.part", todo, f"/{source}.pack", progress)
+            _write(board, f"/{slot}.part", todo, f"/{source}.pack", shown)
         finally:
-            progress.end()
+            shown.end()
         if board.hash(f"/{slot}.part") == hashlib.sha256(version.pack).hexdigest():
             board.rename(f"/{slot}.part", path)
             return
@@ -250,7 +252,7 @@ def send(board, version, flash, slot, say, in_place=False):
     raise device.BoardError("the version did not arrive whole on the board: a bad cable? Run the command again")
 
 
-def _write(board, path, todo, source, progress):
+def _write(board, path, todo, source, shown):
     try:
         board.exec(_WRITER % path)
         try:
@@ -261,7 +263,7 @@ def _write(board, path, todo, source, progress):
                 for lo in range(0, len(octets), _PIECE):
                     piece = octets[lo : lo + _PIECE]
                     board.exec(f"_w({binascii.b2a_base64(piece, newline=False)!r})")
-                    progress.add(len(piece))
+                    shown.add(len(piece))
         finally:
             with contextlib.suppress(device.Gone, device.TimedOut):
                 board.exec("_f.close()\ndel _f,_w,_c")

@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 
-from . import asking, device, wording
+from . import asking, device, progress, wording
 
 EVERY = 5  # seconds between two questions: each one loads code on the board for a moment
 _KEPT = 200  # lines of log that wait for the next line of --json
@@ -207,7 +207,7 @@ def run(args):
     elif args.once:
         view = Once()
     else:
-        view = Screen(sys.stdout, sys.stdout.isatty())
+        view = Screen(sys.stdout, progress.lively(sys.stdout))
     watch = Watch(args, view)
     try:
         return watch.run()

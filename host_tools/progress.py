@@ -1,7 +1,13 @@
 """How far something is: a bar that is drawn anew on a terminal, and a line a quarter where output goes to a pipe."""
 
+import os
 import shutil
 import sys
+
+
+def lively(out):
+    """Whether what stands there can be drawn anew: a terminal that moves its cursor, unlike TERM=dumb, and no pipe."""
+    return out.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Bar:
@@ -12,7 +18,7 @@ class Bar:
 
     def __init__(self, what, total, out=None):
         self.what, self.total, self.out = what, max(total, 1), out or sys.stdout
-        self.live = self.out.isatty()
+        self.live = lively(self.out)
         self.shown = None
 
     def __enter__(self):

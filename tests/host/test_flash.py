@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from bootloaders import Esp32, Pico, banner, esp_image, uf2_image
-from edgepost import cli, device, flash, image, progress, virtual
+from edgepost import cli, deploy, device, flash, image, progress, virtual
 from edgepost.errors import UserError
 from harness import PATIENCE, switch_on
 from serial.tools.list_ports_common import ListPortInfo
@@ -518,6 +518,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("columns", [20, 40, 200])
 def test_a_bar_fits_its_terminal(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
     out = Terminal()
     with progress.Bar("writing", 200, out) as bar:
         for done in range(201):
@@ -527,15 +528,33 @@ def test_a_bar_fits_its_terminal(columns, monkeypatch):
     assert drawn[-1].endswith("\n") and ("#" in drawn[-1]) == (columns > 20)
 
 
-def test_a_pipe_gets_a_line_a_quarter():
-    out = io.StringIO()
+@pytest.mark.parametrize("columns", [20, 40, 80])
+def test_what_deploy_draws_fits_its_terminal_and_is_taken_away(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    out = Terminal()
+    monkeypatch.setattr("sys.stdout", out)
+    bar = deploy.Progress(209194)
+    for _ in range(100):
+        bar.add(2092)
+    bar.end()
+    drawn = out.getvalue().split("\r")[1:]
+    assert max(map(len, drawn)) < columns and drawn[0].startswith("  2 of 204 KB") and drawn[-1] == ""
+    assert not drawn[-2].strip() and len(drawn[-2]) >= len(drawn[-3])
+
+
+@pytest.mark.parametrize("out", [io.StringIO, Terminal])
+def test_a_pipe_and_a_dumb_terminal_get_a_line_a_quarter(out, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    out = out()
     with progress.Bar("writing", 1000, out) as bar:
         for done in range(1000):
             bar(done)
     assert out.getvalue() == "writing   0 %\nwriting  25 %\nwriting  50 %\nwriting  75 %\nwriting 100 %\n"
 
 
-def test_a_bar_of_what_broke_off_does_not_say_that_it_is_done():
+def test_a_bar_of_what_broke_off_does_not_say_that_it_is_done(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     out = Terminal()
     with pytest.raises(KeyError), progress.Bar("writing", 4, out) as bar:
         bar(2)

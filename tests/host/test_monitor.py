@@ -665,7 +665,7 @@ def test_a_terminal_shows_the_state_in_place(stage):
     env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
         [sys.executable, "-m", "edgepost", "monitor", "--every", "1", "--host", f"127.0.0.1:{stage.status}"],
-        stdin=slave, stdout=slave, stderr=slave, env={**env, "EDGEPOST_PASSWORD": PASSWORD},
+        stdin=slave, stdout=slave, stderr=slave, env={**env, "EDGEPOST_PASSWORD": PASSWORD, "TERM": "xterm"},
     )  # fmt: skip
     os.close(slave)
     said = b""

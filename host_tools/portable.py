@@ -207,7 +207,7 @@ def run(port=None, on_virtual=False, tests=None, words="", files=(), say=None, h
                 try:
                     for path, names in chosen:
                         here.file(path, names)
-                except (KeyboardInterrupt, device.Gone) as e:
+                except (KeyboardInterrupt, device.BoardError) as e:
                     print(f"edgepost: {e or 'interrupted'}", file=sys.stderr)
                     summary(here.results, info, time.monotonic() - start, say)
                     return 130 if isinstance(e, KeyboardInterrupt) else 2

@@ -17,6 +17,7 @@ import tty
 from fcntl import ioctl
 
 import pytest
+import serial
 from edgepost import asking, cli, config, device, monitor, queue, virtual, wording
 from edgepost.errors import UserError
 from edgepost.log import Log
@@ -279,6 +280,25 @@ def test_nobody_at_the_address_is_told(monkeypatch, capsys):
 
 
 # ---- the serial line
+
+
+@pytest.mark.parametrize("words", [["monitor", "--once"], ["queue", "list"], ["test", "test_address.py"]])
+def test_a_port_that_is_wrong_or_in_use_is_told(words, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    master, slave = pty.openpty()
+    name = os.ttyname(slave)
+    try:
+        with serial.Serial(name, exclusive=True):
+            for port, said in (
+                ("/dev/nothing", "is not there: is the board plugged in"), (name, "is in use by another program; end"),
+                (tmp_path / "file", "is not a serial port of a board"),
+            ):  # fmt: skip
+                assert cli.main([*words, "--port", str(port)]) == 2
+                err = capsys.readouterr().err
+                assert err.startswith(f"edgepost: {port} {said}") and len(err.splitlines()) == 1
+    finally:
+        os.close(master)
+        os.close(slave)
 
 
 def test_who_types_is_not_taken_for_a_request(stage):

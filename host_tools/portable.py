@@ -42,29 +42,57 @@ def names_of(source):
     return [node.name for node in ast.parse(source).body if isinstance(node, kinds) and node.name.startswith("test_")]
 
 
+def _defines(node):
+    """The names that a statement of a module defines and does no more, or None when it may do more."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {node.name}
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {(n.asname or n.name).split(".")[0] for n in node.names}
+    calls = any(isinstance(n, ast.Call) for n in ast.walk(node))
+    if isinstance(node, ast.Assign) and not calls and all(isinstance(t, ast.Name) for t in node.targets):
+        return {t.id for t in node.targets}
+    return None
+
+
 def only(source, names):
-    """The source of a file without its other tests; its lines keep their numbers."""
+    """As much of the source of a file as these names of it need; its lines keep their numbers. What is not needed takes
+    memory on a board, and so do the modules that it imports."""
+    nodes = [(node, _defines(node)) for node in ast.parse(source).body]
+    needed, kept = set(names), []
+    while True:
+        new = [n for n in nodes if n[0] not in kept and (n[1] is None or n[1] & needed)]
+        if not new:
+            break
+        for node, _ in new:
+            kept.append(node)
+            needed |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
     lines = source.split("\n")
-    for node in ast.parse(source).body:
-        name = getattr(node, "name", "")
-        if name.startswith("test_") and name not in names:
-            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+    for node, _ in nodes:
+        if node not in kept:
+            first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
             lines[first - 1 : node.end_lineno] = [""] * (node.end_lineno - first + 1)
     return "\n".join(lines)
 
 
-def borrowed(path):
-    """The files with tests whose helpers a file imports."""
-    found, waiting = [], [path]
+def borrowed(path, source):
+    """{file with tests: what of its names this source of a file needs}."""
+    found, waiting = {}, [source]
     while waiting:
-        for node in ast.parse(waiting.pop().read_text()).body:
-            for name in [node.module] if isinstance(node, ast.ImportFrom) else [
-                n.name for n in getattr(node, "names", ()) if isinstance(node, ast.Import)
-            ]:  # fmt: skip
-                other = path.with_name(f"{name}.py")
-                if name.startswith("test_") and other != path and other not in found and other.is_file():
-                    found.append(other)
-                    waiting.append(other)
+        for node in ast.walk(ast.parse(waiting.pop())):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("test_"):
+                other, names = path.with_name(f"{node.module}.py"), {n.name for n in node.names}
+            elif isinstance(node, ast.Import) and node.names[0].name.startswith("test_"):
+                other, names = path.with_name(f"{node.names[0].name}.py"), None  # any of them
+            else:
+                continue
+            if not other.is_file():
+                continue
+            if names is None:
+                names = {n for one in ast.parse(other.read_text()).body for n in _defines(one) or ()}
+                names = {n for n in names if not n.startswith("test_")}
+            if not names <= found.get(other, set()):
+                found[other] = found.get(other, set()) | names
+                waiting.append(only(other.read_text(), found[other]))
     return found
 
 
@@ -103,13 +131,14 @@ class Run:
     def file(self, path, names):
         """Runs tests of a file."""
         source = path.read_text()
-        others = borrowed(path)
-        for other in others:
-            self.put(other.name, only(other.read_text(), ()))
         waiting = [names]
         while waiting:
             batch = waiting.pop(0)
-            self.put(path.name, only(source, batch))
+            part = only(source, batch)
+            self.put(path.name, part)
+            others = borrowed(path, part)
+            for other, wanted in others.items():
+                self.put(other.name, only(other.read_text(), wanted))
             said, error = self.batch(path.stem, batch)
             # One that fails in a batch may lack the memory that the others took, however it says so.
             short = [n for n in batch if said.get(n, ("FAILED", ""))[0] == "FAILED"]
@@ -123,9 +152,8 @@ class Run:
             elif short:
                 half = (len(short) + 1) // 2
                 waiting[:0] = [part for part in (short[:half], short[half:]) if part]
-            self.remove(path)
-        for other in others:
-            self.remove(other)
+            for other in [path, *others]:
+                self.remove(other)
 
     def batch(self, module, names):
         """Runs tests in one go; gives {name: (outcome, what was said)} of those that ended, and why it broke off."""

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from edgepost import cli, virtual
+from edgepost import cli, portable, virtual
 from harness import edgepost
 
 PORTABLE = Path(__file__).resolve().parents[1] / "portable"
@@ -60,6 +60,29 @@ def test_what_fails_is_told_with_its_traceback_and_what_does_not_fit_is_skipped(
     assert any(line.endswith("line 8, in test_it_fails") for line in lines), done.stdout
     assert "SKIPPED test_mixed.py::test_it_is_too_big: does not fit its heap" in lines
     assert lines[-1].startswith("==== 2 failed, 1 passed, 1 skipped in ")
+
+
+def test_of_a_file_only_what_its_tests_need_goes_to_the_board():
+    source = "import os, sys\nfrom a import b\nN = 1\nprint(1)\n\ndef one():\n    return N\n\n"
+    source += "@b\ndef test_1():\n    one()\n\ndef two():\n    return sys\n\ndef test_2():\n    two()\n"
+    lines = source.split("\n")
+    first, second = portable.only(source, {"test_1"}).split("\n"), portable.only(source, {"test_2"}).split("\n")
+    assert len(first) == len(second) == len(lines)
+    assert [line for line in first if line] == [line for line in lines[1:11] if line]
+    assert [n for n, line in enumerate(second) if line] == [0, 3, 12, 13, 15, 16]
+
+
+def test_what_a_file_borrows_of_another_goes_with_it(tests):
+    (tests / "test_lends.py").write_text("from expect import eq\n\ndef same(a):\n    eq(a, a)\n")
+    (tests / "test_borrows.py").write_text("from test_lends import same\n\ndef test_it():\n    same(1)\n")
+    done = run(tests, "test_borrows")
+    assert done.returncode == 0 and "==== 1 passed in " in done.stdout, done.stdout
+
+
+def test_what_passes_with_more_memory_is_skipped_and_told(tests):
+    (tests / "test_tight.py").write_text("import gc\n\ndef test_it():\n    assert gc.mem_free() > 1000000\n")
+    done = run(tests)
+    assert "it fails with 280k, and passes with 2m" in done.stdout and "==== 1 skipped in " in done.stdout, done.stdout
 
 
 def test_a_batch_that_does_not_fit_is_run_in_parts(tests):

@@ -6,7 +6,7 @@ address (status@board7.example.com) or the subject:
     help                            the orders
 
 Each is answered by mail, and the answer is safe in the queue before the order's 250. Automatic mail (RFC 3834) is
-neither obeyed nor answered.
+neither obeyed nor answered, and what is no order at all is answered once an hour at the most.
 
 May use: gateway, heartbeat, wording, smtp.message, smtp.queue, smtp.rate.
 """
@@ -18,8 +18,12 @@ from smtp.queue import QueueFull
 from smtp.rate import Rate
 from smtp.reply import SMTPError
 
-_HEAD = 4096  # octets of a mail that are looked at
+_HEAD = 65536  # octets of a header section
+_LINE = 1000  # of a field that are looked at
+_FIELDS = b"auto-submitted", b"precedence", b"list-id", b"from", b"subject", b"message-id"
 _HOURLY = 30
+_RAISED = b"Auto-Submitted: auto-generated\r\nMIME"  # as an alert is
+_REPLIED = b"Auto-Submitted: auto-replied\r\nMIME"  # RFC 3834 section 5
 
 HELP = """Orders, as the subject of a mail or as its address (status@...):
 
@@ -28,22 +32,47 @@ set limit SENSOR above|below NUMBER
 help"""
 
 
-def fields(head):
-    """{name in lower case: value} of the header section (bytes) of a mail; a field that is there twice has None."""
-    found = {}
-    name = None
-    for line in head.split(b"\r\n"):
-        if not line:
-            break
-        text = "".join([chr(c) if 32 <= c < 127 else " " for c in line])
-        if line[:1] in b" \t":
-            if name and found.get(name):
-                found[name] += text
-            continue
-        name, colon, value = text.partition(":")
-        name = name.strip().lower()
-        found[name] = None if name in found or not colon else value.strip()
-    return found
+class Fields:
+    """The header fields that matter here, read from a mail in pieces: those that come from far have many others before.
+
+    `found`: {name in lower case: value}; a field that is there twice has None.
+    """
+
+    def __init__(self):
+        self.found = {}
+        self.name = None
+        self.hold = b""
+        self.left = _HEAD
+
+    def feed(self, piece):
+        """The next piece of the mail (bytes-like)."""
+        if self.left <= 0:
+            return
+        self.left -= len(piece)
+        hold = self.hold + bytes(piece)
+        end = hold.find(b"\r\n")
+        while end > 0:
+            self.line(hold[:end])
+            hold = hold[end + 2 :]
+            end = hold.find(b"\r\n")
+        if not end:
+            self.left = 0
+        elif self.left <= 0:
+            self.found["from"] = None  # where its author is, nobody knows
+        self.hold = hold if len(hold) < _LINE else hold[: _LINE - 1] + hold[-1:]  # its end may be half a line end
+
+    def line(self, line):
+        if line[:1] not in b" \t":
+            name, _, line = line.partition(b":")
+            name = name.strip().lower()
+            self.name = str(name, "utf-8") if name in _FIELDS else None
+            if self.name in self.found:
+                self.found[self.name] = self.name = None
+            elif self.name:
+                self.found[self.name] = ""
+        if self.name:
+            text = "".join([chr(c) if 32 <= c < 127 else " " for c in line[:_LINE]])
+            self.found[self.name] = (self.found[self.name] + text).strip()[:_LINE]
 
 
 def author(value):
@@ -60,6 +89,7 @@ class Told:
         self.name = name
         self.relay = relay
         self.rate = Rate(_HOURLY, 3600)
+        self.helped = None  # seconds of uptime at which what was no order was answered
 
     def open(self, envelope):
         now = gateway.time.uptime()
@@ -69,7 +99,7 @@ class Told:
         return Order(self, envelope)
 
     def obey(self, words):
-        """(subject, text) of the answer to an order, a list of words."""
+        """(subject, text) of the answer to an order, a list of words; None for what is no order."""
         order = [word.lower() for word in words[:2]]
         if order[:1] == ["status"]:
             import heartbeat
@@ -78,7 +108,8 @@ class Told:
         if order == ["set", "limit"] and len(words) > 4:
             return self.name + ": limit", limits.change(
                 gateway.rules, " ".join(words[2:-2]), words[-2].lower(), words[-1])
-        return self.name + ": orders", HELP
+        if order[:1] in (["help"], ["set"]):
+            return self.name + ": orders", HELP
 
 
 class Order:
@@ -87,11 +118,8 @@ class Order:
     def __init__(self, told, envelope):
         self.told = told
         self.envelope = envelope
-        self.head = b""
-
-    def write(self, piece):
-        if len(self.head) < _HEAD and b"\r\n\r\n" not in self.head:
-            self.head += bytes(piece[: _HEAD - len(self.head)])
+        self.fields = Fields()
+        self.write = self.fields.feed
 
     def abort(self):
         pass
@@ -99,11 +127,11 @@ class Order:
     def commit(self):
         told = self.told
         sender = self.envelope.sender
-        found = fields(self.head)
+        found = self.fields.found
         log = gateway.log
         auto = found.get("auto-submitted", "no")
-        if auto is None or auto.split(";")[0].strip().lower() != "no" or (found.get("precedence") or "").lower() in (
-                "bulk", "junk", "list"):
+        if auto is None or auto.split(";")[0].strip().lower() != "no" or "list-id" in found or (
+                found.get("precedence") or "").lower() in ("bulk", "junk", "list"):
             log("told", "automatic mail from <%s> is neither obeyed nor answered" % sender)
             return "dropped"
         if author(found.get("from")) not in told.senders:
@@ -114,16 +142,25 @@ class Order:
             words = subject.split()
             while words and words[0].lower() in ("re:", "aw:", "fwd:"):
                 words.pop(0)
-        subject, text = told.obey(words)
-        answer = found.get("message-id") or ""
-        extra = []
-        if answer[:1] == "<" and answer[-1:] == ">":
-            extra = [("In-Reply-To", answer)]
         clock = gateway.time
+        answered = told.obey(words)
+        if not answered:
+            # Perhaps a machine that does not say that it is one: what answers each of our answers would never end.
+            if told.helped is not None and clock.uptime() - told.helped < 3600:
+                log("told", "what <%s> says is no order: %s" % (sender, " ".join(words)))
+                return "dropped"
+            told.helped = clock.uptime()
+            answered = told.obey(["help"])
+        subject, text = answered
+        answer = found.get("message-id") or ""
+        extra = [("X-Auto-Response-Suppress", "All")]  # what Exchange heeds
+        if answer[:1] == "<" and answer[-1:] == ">":
+            extra += [("In-Reply-To", answer), ("References", answer)]
         now = clock.now()
         origin = gateway._mail.get("from") or "postmaster@" + told.relay.name
         meta = {"f": "", "r": [sender], "t": now or 0, "u": clock.uptime()}
-        mail = compose(origin, sender, subject, text, now, clock.offset(now or 0), None, extra)
+        mail = (piece.replace(_RAISED, _REPLIED) for piece in compose(
+            origin, sender, subject, text, now, clock.offset(now or 0), None, extra))
         try:
             gateway.queue.add(meta, mail)
         except QueueFull as e:

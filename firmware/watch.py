@@ -85,14 +85,15 @@ def relay(one):
     """How far a Relay is."""
     queue = one.queue
     due = queue.due()
-    if one.ending or due is None or due > queue.uptime() or not one.usable():
+    held = len(getattr(one, "parcels", ()))  # mail that delivery by MX has taken is not due, and not at rest
+    if one.ending or not held and (due is None or due > queue.uptime() or not one.usable()):
         return None  # there is nothing to do, or nobody may have it now
     if one.slots and one in one.slots.line:
         return None  # others have TLS, and their sockets have deadlines
     for s in stream._open:
         if s.waiter is not None and not hasattr(s, "task"):
             return None  # a session with a smart host, or the way to it; those of devices have a task
-    return one.given, one.passed, one.delivered, one.failures, len(queue)
+    return one.given, one.passed, one.delivered, one.failures, len(queue), held
 
 
 def listening(server):

@@ -53,7 +53,7 @@ def tell(relay, mail, notices, host, admin=""):
             envelope = {"f": "", "r": [to], "t": now, "u": queue.uptime()}
             if admin:
                 envelope["k"] = 1
-            if safe and not [r for r in results if r[2][1] == "5.7.30"]:
+            if safe:
                 envelope["e"] = " REQUIRETLS"
             queue.add(envelope, notification(
                 relay.name, to, meta, results, now, clock.offset(now), mail.read, full, mail.eight, until))

@@ -156,9 +156,9 @@ def _machine(name, meta, results, offset, until, wide):
         except ValueError:
             pass
         if _odd(address):
-            from .utf8 import embedded
+            from .utf8 import embedded, escaped
 
-            yield "Final-Recipient: utf-8; " + (address if wide else embedded(address))
+            yield "Final-Recipient: utf-8; " + (address if wide else embedded(escaped(address)))
         else:
             yield "Final-Recipient: rfc822; " + _clean(address)
         yield "Action: " + action

@@ -11,6 +11,8 @@ from .waiting import waiting
 
 MOST = 100  # mails that are counted
 _HELD = const(0x3FFFFFFF)  # as in queue
+_COST = const(50)  # commands that one ETRN counts for: it reads the whole spool
+_MAX_COMMANDS = const(1000)  # as in server
 
 
 def offer(listener, word, command):
@@ -51,6 +53,9 @@ def etrn(session, arg, relay, domains):
         raise SMTPError(459, "4.7.1", "node %s not allowed: you may not relay here" % name)
     if domain not in domains:
         raise SMTPError(459, "4.7.1", "node %s not allowed: it is not among the domains of this listener" % name)
+    session.commands += _COST
+    if session.commands > _MAX_COMMANDS:
+        raise SMTPError(421, "4.7.0", "too many commands")
     return start(session, relay, name, domain, "." + domain if under else None)
 
 

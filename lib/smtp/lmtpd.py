@@ -11,8 +11,16 @@ from .server import Session
 
 
 def greet(listener):
-    """The greeting of a listener says LMTP."""
+    """The greeting of a listener says LMTP, and so does the Received field of what it takes (onward.traced)."""
     listener.greeting = b"220 %s LMTP\r\n" % listener.domain.encode()
+    hook = listener.mail_hook
+
+    def mail_hook(mail):
+        mail.extra += " LMTP"
+        if hook:
+            hook(mail)
+
+    listener.mail_hook = mail_hook
 
 
 def _others(session):

@@ -42,8 +42,9 @@ def asked(job, ext):
     params = ""
     no = {}
     if "REQUIRETLS" in extra.split():
-        params = " REQUIRETLS"
-        if "REQUIRETLS" not in ext or host.security not in ("starttls", "tls") or host.verify == "none":
+        if "REQUIRETLS" in ext and host.security in ("starttls", "tls") and host.verify != "none":
+            params = " REQUIRETLS"
+        elif meta["f"]:  # a bounce, which has no text of the mail, is sent all the same (RFC 8689 section 5)
             no[-1] = 550, "5.7.30", _NO_TLS
     if "MT-PRIORITY" in ext:
         value = param(extra, "MT-PRIORITY") or ("4", "", "-4")[min(mail.key >> 28, 2)]
@@ -213,8 +214,11 @@ def plain(line):
 
 
 def traced(field, extra):
-    """A Received field without its date and end, which tells what the mail asked for (RFC 6531 4.3, RFC 6710)."""
+    """A Received field without its date and end, which tells what the mail asked for (RFC 6531 4.3, RFC 6710), or that
+    it came by LMTP (RFC 3848)."""
+    if "LMTP" in extra.split():
+        field = field.replace(" with ESMTP", " with LMTP", 1)
     if "SMTPUTF8" in extra:
-        field = field.replace(" with ESMTP", " with UTF8SMTP", 1)
+        field = field.replace(" with ESMTP", " with UTF8SMTP", 1).replace(" with LMTP", " with UTF8LMTP", 1)
     value = param(extra, "MT-PRIORITY")
     return field + "\r\n\tPRIORITY " + value if value else field

@@ -167,8 +167,14 @@ def parse_path(arg, lenient=False, enhanced="5.1.7"):
 
 
 def embedded(word):
-    """`word` (str) with \\x{FC} for each ü and its like, the utf-8-addr-xtext of RFC 6533."""
+    """`word` (str) with \\x{FC} for each ü and its like: of an ORCPT as it came, which has \\x{2B} for + already, or of
+    what escaped() gives, the utf-8-addr-xtext of RFC 6533."""
     return "".join([c if c < "\x80" else "\\x{%X}" % ord(c) for c in word])
+
+
+def escaped(address):
+    """An address (str) with \\x{2B} for + and its like, the utf-8-addr-unitext of RFC 6533 section 3."""
+    return "".join(["\\x{%X}" % ord(c) if c in "\\+= " else c for c in address])
 
 
 def raw(word):

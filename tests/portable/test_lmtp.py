@@ -4,10 +4,12 @@ from expect import eq
 from play import CUTS, play
 from smtp import lmtpd
 from smtp.client import SessionError
+from smtp.extra import Extra
 from smtp.lmtp import LMTP
 from smtp.reply import SMTPError
 from smtp.server import Listener, Session
 from smtp.stream import Wire
+from smtp.trace import received
 from test_client import Source, one
 from test_relay import Box as Smart
 from test_relay import World
@@ -252,6 +254,40 @@ def test_what_goes_wrong_before_the_mail_is_said_once():
         C! hi
         S: 554 5.5.1 no valid recipients
     """)  # fmt: skip
+
+
+def test_what_came_by_lmtp_says_so_in_its_received_field():
+    for utf8, user, keyword in ((False, None, "LMTP"), (True, None, "UTF8LMTP"), (False, "printer", "LMTPA")):
+        box = Box()
+        listener = Listener("mx.example.com", box, networks=NETWORKS)
+        if utf8:
+            Extra(listener, ("SMTPUTF8",))
+        listener.commands = lmtpd.COMMANDS
+        lmtpd.greet(listener)
+        wire = Wire(bytearray(2048))
+        session = Session(wire, LAN, listener)
+        session.user = user
+        play(session.run(), wire, """
+            S: 220 mx.example.com LMTP
+            C: LHLO client.example.com
+            S: 250-mx.example.com
+            S: 250-PIPELINING
+            S: 250-SIZE 10485760
+            S: 250-8BITMIME
+            S: 250-CHUNKING
+            %s
+            S: 250 ENHANCEDSTATUSCODES
+            C: MAIL FROM:<a@example.com>%s
+            S: 250 2.1.0 ok
+            C: RCPT TO:<b@example.net>
+            S: 250 2.1.5 ok
+            C: DATA
+            S: 354 end with a dot on a line of its own
+            C: .
+            S: 250 2.0.0 queued
+        """ % ("S: 250-SMTPUTF8" if utf8 else "", " SMTPUTF8" if utf8 else ""))  # fmt: skip
+        field = str(received(box.mails[0][0], "gw", "1", ""), "utf-8")
+        assert " with %s id 1\r\n" % keyword in field, field
 
 
 def test_an_lmtp_server_is_no_open_relay():

@@ -208,6 +208,20 @@ async def test_who_knows_no_utf_8_is_told_in_a_form_that_he_can_read():
     await world.close()
 
 
+async def test_a_plus_in_an_address_in_utf_8_is_told_as_rfc_6533_has_it():
+    box = asked()
+    world = World().open(box)
+    asked_for = " ORCPT=utf-8;j\\x{F6}rg\\x{2B}a\\x{3D}b@old.example"
+    world.add("jörg+a=b@example.net", n=[asked_for], p="192.0.2.9", h="ups", x=1)
+    assert await world.relay.session()
+    assert await world.relay.session()
+    report = str(box.mails[0][2], "utf-8")
+    for words in ("Final-Recipient: utf-8; j\\x{F6}rg\\x{2B}a\\x{3D}b@example.net\r\n",
+                  "Original-Recipient: utf-8;j\\x{F6}rg\\x{2B}a\\x{3D}b@old.example\r\n"):
+        assert words in report, (words, report)
+    await world.close()
+
+
 async def test_the_next_smart_host_is_asked_first():
     plain, able = asked(), asked()
     world = World().open(plain, able)
@@ -343,6 +357,31 @@ async def test_a_mail_that_requires_tls_is_never_sent_elsewhere():
         eq(got[:2], ("", ["a@example.com"]))
         assert b"Status: 5.7.30" in got[2] and b"REQUIRETLS" in got[2] and b"hush" not in got[2], got[2]
         eq(len(world.queue), 0)
+        await world.close()
+
+
+async def test_the_bounce_of_such_a_mail_asks_for_tls_too_and_has_no_text_of_it():
+    box = asked()
+    box.no = {"b@example.net": SMTPError(550, "5.1.1", "left in 1987")}
+    world = tls(offering(World().open(box), "REQUIRETLS"))
+    world.add("b@example.net", text=b"Subject: secret\r\n\r\nhush\r\n", d=" RET=FULL", **TLS)
+    assert await world.relay.session()
+    assert await world.relay.session()
+    ((sender, rcpts, text),) = box.mails
+    eq((sender, rcpts, box.mails_asked[-1], len(world.queue)), ("", ["a@example.com"], ("", "", "REQUIRETLS"), 0))
+    assert b"Status: 5.1.1" in text and b"hush" not in text, text
+    await world.close()
+
+
+async def test_a_bounce_is_not_kept_back_where_tls_is_not_promised():
+    # RFC 8689 section 5: else nobody hears of the mail that failed.
+    for words, verify in (((), "full"), (("REQUIRETLS",), "none")):
+        box = asked()
+        world = tls(offering(World().open(box), *words))
+        world.hosts[0].verify = verify
+        world.add("b@example.net", sender="", e=" REQUIRETLS")
+        assert await world.relay.session()
+        eq((box.mails_asked, len(world.queue), world.queue.dead), ([("", "", "")], 0, 0))
         await world.close()
 
 

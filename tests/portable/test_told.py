@@ -111,7 +111,8 @@ def test_status_is_answered_with_what_a_heartbeat_says():
             sender, rcpts, text = board.answer()
             eq((sender, rcpts), ("", [BOSS]))
             for word in ("Subject: cold-store: all is well", "Freezer 1: -18.0", "In-Reply-To: <1@example.com>",
-                         "Auto-Submitted: auto-", "From: cold@b7.example"):
+                         "Auto-Submitted: auto-replied\r\n", "References: <1@example.com>",
+                         "X-Auto-Response-Suppress: All", "From: cold@b7.example"):
                 assert word in text, (word, text)
 
 
@@ -143,12 +144,53 @@ def test_what_is_no_limit_is_answered_and_changes_nothing():
             ("please", "Orders"),
             ("", "Orders"),
         ):
+            board.box.told.helped = None
             board.tell(order)
             text = board.answer()[2]
             assert why in text, (order, text)
         eq(board.rules[0].limits, {"above": -15, "below": -30})
         assert not [name for name in os.listdir(board.flash.path if hasattr(board.flash, "path") else "/t")
                     if "limits" in name]
+
+
+def test_a_machine_that_answers_our_answers_and_does_not_say_that_it_is_one_is_answered_once_an_hour():
+    with Board() as board:
+        said = []
+        for _ in range(5):
+            board.tell("Re: cold-store: all is well", answer="S: 250 2.0.0 " + ("dropped" if said else "done"))
+            said.append(board.answer() is not None)
+        eq(said, [True, False, False, False, False])
+        assert "is no order: cold-store: all is well" in board.said[-1], board.said
+        for order in ("help", "status", "set limit to 3"):
+            board.tell(order)
+            assert board.answer(), order
+        board.clock.up += 3600
+        board.tell("gone fishing")
+        assert "Orders" in board.answer()[2]
+
+
+def test_an_order_is_found_behind_all_the_fields_that_mail_from_far_has():
+    far = "\n".join(["C: ARC-Seal: i=%d; a=rsa-sha256;\nC! \\t%s\\r\\n" % (n, "x" * 900) for n in range(12)])
+    for more, obeyed in (("", True), ("C: From: boss@example.com", False), ("C: List-Id: <all.example.com>", False)):
+        with Board() as board:
+            board.tell("x\n%s\nC: %s" % (far, more[3:] or "X-Last: 1"), "status@b7.example", answer="S: 250 2.0.0 done"
+                       if obeyed else "S: 550 5.7.1 the From of this mail is nobody who may give orders"
+                       if "From" in more else "S: 250 2.0.0 dropped")
+            eq(bool(board.answer()), obeyed)
+    # In pieces of any size, and with a field that is too long, it is the same.
+    mail = b"FROM: The Boss\r\n <boss@example.com>\r\nSubject: %s\r\nX: y\r\n\r\nFrom: x\r\n" % (b"status " * 400)
+    for size in (1, 2, 3, 7, 100, 2000, 5000):
+        fields = told.Fields()
+        for at in range(0, len(mail), size):
+            fields.feed(mail[at : at + size])
+        eq(fields.found["from"], "The Boss <boss@example.com>")
+        assert fields.found["subject"][:20] == "status status status" and len(fields.found["subject"]) < 1001
+        eq(sorted(fields.found), ["from", "subject"])
+    # One without an end has no author.
+    fields = told.Fields()
+    for _ in range(70):
+        fields.feed(b"From: boss@example.com\r\n" if not fields.found else b"X: %s\r\n" % (b"x" * 1000))
+    eq(fields.found, {"from": None})
 
 
 def test_a_file_of_limits_that_is_broken_is_none():

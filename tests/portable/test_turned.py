@@ -139,6 +139,14 @@ async def test_etrn_is_refused_to_strangers_for_other_domains_and_for_what_is_no
     await world.close()
 
 
+async def test_a_session_can_say_etrn_twenty_times_and_no_more_without_a_mail():
+    # Each reads the whole spool, and makes the relay try again.
+    world = provider(kept=())
+    line = "C: ETRN x.example\nS: 251 2.0.0 no messages waiting for node x.example\n"
+    talk(world, line * 19 + "C: ETRN x.example\nS: 421 4.7.0 too many commands\n-- END --")
+    await world.close()
+
+
 async def test_without_a_word_of_it_there_is_no_etrn_and_no_atrn():
     wire = Wire(bytearray(2048))
     play(Session(wire, LAN, Listener("mx.example.com", Box(), NETWORKS)).run(), wire, """

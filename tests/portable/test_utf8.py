@@ -41,5 +41,9 @@ def test_a_name_that_may_mean_another_one_is_left_as_it_is():
 def test_what_stands_for_a_character_in_orcpt_is_read_back():
     for text in ("müller@example.com", "почта@x", "a@b", "\U0001f600@x"):
         eq(utf8.raw(utf8.embedded(text)), text)
+    # RFC 6533 section 3: \\ + and = stand for something else there.
+    eq(utf8.embedded(utf8.escaped("a+b=ü@x")), "a\\x{2B}b\\x{3D}\\x{FC}@x")
+    for text in ("a+b=ü@x", "\\x{41}@x", "ü+"):
+        eq(utf8.raw(utf8.embedded(utf8.escaped(text))), text)
     for text in ("\\x{A}@b", "\\x{D800}", "\\x{110000}", "\\x{}", "\\x{FC", "\\x{9B}", "\\x{zz}"):
         eq(utf8.raw(text), text)

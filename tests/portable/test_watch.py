@@ -154,6 +154,21 @@ async def test_a_relay_that_hangs_is_bitten_when_there_is_mail_for_it(stage):
 
 
 @staged
+async def test_delivery_by_mx_that_hangs_is_bitten_though_it_has_taken_all_mail_that_was_due(stage):
+    relay = stage.world.relay
+
+    async def session():
+        relay.parcels = [relay.queue.take()]
+        await asyncio.Event().wait()
+
+    relay.session = session
+    stage.world.alert("m1-100", ["m1-100.1@good.example.net"])
+    seconds = await stage.bitten(3600)
+    assert 900 < seconds < 1000, seconds
+    assert stage.bites[0].startswith("the relay did nothing for 9"), stage.bites
+
+
+@staged
 async def test_a_relay_whose_task_was_lost_is_bitten(stage):
     stage.world.task.cancel()
     await asyncio.sleep(1)

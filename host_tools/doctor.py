@@ -33,6 +33,8 @@ from .providers import PROVIDERS, explain, known
 GOOD, BAD, NOTE = "good", "bad", "note"
 _SOON = 21  # days before its end that a certificate is worth a line
 _CLOCK = 60  # seconds that a clock may be wrong
+_VERBS = ("CONNECT", "EHLO", "HELO", "LHLO", "STARTTLS", "MAIL", "RCPT", "RSET", "ATRN", "QUIT")
+_DOMAINS = 5  # whose mail exchangers are examined
 # Token servers whose refresh tokens go on after they were used: asking there takes nothing away from the board.
 _LASTING = ("https://login.microsoftonline.com/", "https://oauth2.googleapis.com/")
 
@@ -86,6 +88,7 @@ class Examination:
         self.report, self.values = report, values
         self.host, self.port, self.table = host["host"], host["port"], host
         self.to, self.send, self.oauth, self.patience = to, send, oauth, patience
+        self.lmtp = host.get("protocol") == "lmtp"
         self.provider = known(self.host)
         self.said = []  # (command, reply) of the session, without secrets
         self.greeting = ""
@@ -155,7 +158,10 @@ class Examination:
 
     def unreachable(self, numbers):
         if numbers == {errno.ECONNREFUSED}:
-            return "nobody listens there: check smarthost.port (587 for STARTTLS, 465 for TLS), and the server"
+            ports = "24 is usual for LMTP" if self.lmtp else "587 for STARTTLS, 465 for TLS"
+            return f"nobody listens there: check smarthost.port ({ports}), and the server"
+        if self.port == 25 and "by" in self.table:
+            return "many networks block port 25: ask the provider of this one to open it, or take a smart host"
         if self.port == 25:
             return "many networks block port 25: use the provider's port 587 or 465"
         return (
@@ -170,8 +176,13 @@ class Examination:
         table = self.table
         client_module = _library("smtp.client")
         security = table["security"]
-        tls = None
-        if security != "none":
+        tls, kind = None, client_module.Client
+        if self.lmtp:
+            kind = _library("smtp.lmtp").LMTP
+        if security == "opportunistic":
+            kind = _library("smtp.mx").Opportunistic
+            stream.context = tls = (_library("smtp.stream").client_context((), False), self.host)
+        elif security != "none":
             context = self.context(table["verify"] == "full")
             if context is None:
                 return None
@@ -179,12 +190,12 @@ class Examination:
         password, mechanism = table.get("password", ""), None
         if "oauth" in table:
             password, mechanism = await self.token()
-        client = client_module.Client(stream, self.values["board"].get("domain") or "[127.0.0.1]")
+        client = kind(stream, self.values["board"].get("domain") or "[127.0.0.1]")
         ask = client.ask
 
         def listen(command, code=0, reason="reply"):
             verb = (command or b"connect").split()[0].decode("ascii", "replace").upper()
-            verb = verb if verb in ("CONNECT", "EHLO", "HELO", "STARTTLS", "MAIL", "RCPT", "RSET", "QUIT") else "AUTH"
+            verb = verb if verb in _VERBS else "AUTH"
             self.said.append([verb, None])
             try:
                 reply = yield from ask(command, code, reason)
@@ -294,11 +305,19 @@ class Examination:
                 return self.refused("STARTTLS", reply, "try again later, or ask whoever runs the server")
             if reason.startswith("tls") or shaking:
                 return self.bad_tls(wait, reason)
-        if security == "none":
+        if security == "opportunistic":
+            if stream.tls:
+                report.good("TLS", f"{stream.sock.version()}, whoever's certificate it is: so it is by MX")
+            elif not wait:
+                report.note("TLS", "is not offered: its mail can be read on the way", "by MX that is up to this server")
+        elif security == "none":
             report.note("TLS", "the connection is not encrypted", 'set security = "starttls" or "tls" if it offers it')
         elif stream.tls:
             self.good_tls(stream)
-        if wait and reason != "auth-missing" and last in ("CONNECT", "EHLO", "HELO", "STARTTLS"):
+        if wait and reason != "auth-missing" and last in ("CONNECT", "EHLO", "HELO", "LHLO", "STARTTLS"):
+            if reply and last == "LHLO":
+                return self.refused("LHLO", reply, 'this is no LMTP server: check smarthost.port (24), or take out'
+                                    ' protocol = "lmtp"')  # fmt: skip
             if reply:
                 return self.refused("EHLO", reply, "check board.domain, which is what EHLO says")
             return self.broken("EHLO", wait, last)
@@ -318,7 +337,7 @@ class Examination:
             return self.broken("AUTH" if last == "AUTH" else "session", wait, last)
         if "AUTH" in verbs:
             report.good("AUTH", f"signed in as {user}")
-        elif "oauth" not in self.table:
+        elif "oauth" not in self.table and "by" not in self.table:
             report.note("AUTH", "no user name is configured: the server has to know the board's address")
 
     def no_greeting(self, wait, reply):
@@ -610,6 +629,68 @@ class Examination:
         self.report.good("mail", f"a test mail to {self.to} was taken: see that it arrives")
 
 
+class Provider(Examination):
+    """Where the mail of this board is fetched, [fetch]: down to AUTH, and whether it knows ATRN. Nothing is fetched."""
+
+    def __init__(self, report, table, values, patience):
+        self.to_tell = report
+        super().__init__(Report(), table, values, patience=patience)
+
+    async def run(self):
+        await super().run()
+        for about, *row in self.report.rows:
+            self.to_tell.about = about
+            self.to_tell.add(*(text.replace("smarthost.", "fetch.") for text in row))
+
+    async def mail(self, stream, client):
+        if "ATRN" in client.ext:
+            self.report.good("ATRN", "is offered")
+        else:
+            self.report.bad("ATRN", "is not offered: no mail can be fetched there",
+                            "check fetch.port (366), or ask the provider for on-demand mail relay")  # fmt: skip
+        await self.ask(stream, client, b"QUIT")
+
+
+async def exchangers(report, host, values, to, send, patience):
+    """Delivery by MX, `host` its table: the exchangers for the domain of each recipient that is configured (of `to`
+    alone, when that is given), and the first of them that takes mail."""
+    mail = values["mail"]
+    people = [to] if to else [mail["admin"], *mail["to"], *(a for sensor in values["sensor"] for a in sensor["to"])]
+    domains = list(dict.fromkeys(person.rpartition("@")[2].lower() for person in people if "@" in person))
+    report.about = "delivery by MX"
+    if not domains:
+        report.note("MX", "no recipient is configured: no domain is tried", "--to ADDRESS tries that one's")
+    mx, refusal = _library("smtp.mx"), _library("smtp.reply").SMTPError
+    servers = [tuple(server) for server in values["board"].get("dns") or ()]
+    servers = servers or _library("names").nameservers("/etc/resolv.conf")
+    resolver = _library("smtp.dns").Resolver(servers, time.monotonic)
+    for domain in domains[:_DOMAINS]:
+        report.about = f"mail for {domain}"
+        try:
+            route = await mx.exchangers(resolver, domain, values["board"].get("domain", "").lower())
+        except refusal as e:
+            do = "such mail comes back: check the address"
+            if e.code < 500:
+                do = "check board.dns, or this computer's network; such mail waits"
+            report.bad("MX", e.text, do)
+            continue
+        named = ", ".join(f"{name} ({preference})" for preference, name in route)
+        if [name for _, name in route] == [domain]:
+            report.note("MX", f"{domain} names no mail exchanger: it is asked itself, as RFC 5321 has it")
+        else:
+            report.good("MX", f"{domain} has {named}")
+        for n, (_, name) in enumerate(route):
+            one = Report()
+            await Examination(one, host | {"host": name, "verify": "none"}, values, to, send, False, patience).run()
+            for about, check, state, text, do in one.rows:
+                report.about = about
+                if state == BAD and n + 1 < len(route):
+                    state, do = NOTE, "mail goes to the next one; if it is yours, mend it"
+                report.add(check, state, text, do)
+            if one.ok:
+                break
+
+
 # ---- certificates in words
 
 
@@ -708,11 +789,12 @@ async def examine(report, values, to="", send=False, oauth=False, patience=20, n
     """All of it, for a configuration as config.load gives it."""
     await clock(report, values, ntp)
     for host in values["smarthost"]:
-        if "by" in host or "protocol" in host:
-            report.about = host["host"] or "mail exchangers"
-            report.note("skipped", "what is delivered by MX or LMTP is not examined")
-            continue
-        await Examination(report, host, values, to, send, oauth, patience).run()
+        if "by" in host:
+            await exchangers(report, host, values, to, send, patience)
+        else:
+            await Examination(report, host, values, to, send, oauth, patience).run()
+    if values.get("fetch"):
+        await Provider(report, values["fetch"], values, patience).run()
     return report
 
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import socket
+import socketserver
 import struct
 import threading
 import time
@@ -16,6 +17,7 @@ from edgepost.providers import PROVIDERS, explain
 from edgepost.smarthost import SmartHost
 from edgepost.tokens import TokenServer
 from harness import PATIENCE, edgepost, free_port
+from test_gateway_hops import MX, A, NameServer, wire
 
 BOARD = """
 [board]
@@ -352,6 +354,97 @@ def test_the_command_prints_lines_and_tells_good_from_bad_by_its_exit_status(sma
         assert {c["state"] for c in report["checks"]} == {"good", "note"}
         assert "secret" not in done.stdout.replace("password", "")
     assert not Path(tmp_path / "board.state").exists()
+
+
+BY_MX = (
+    ('host = "localhost"', 'by = "mx"\nsecurity = "opportunistic"'), ('ca = "', '# "'), ("username = ", "# "),
+    ('password = "secret"\n', ""),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("starttls", [True, False])
+def test_delivery_by_mx_is_followed_to_the_first_exchanger_that_takes_mail(visit, smarthost, starttls):
+    names = NameServer({
+        ("example.com", MX): [b"\0\x0a" + wire("gone.example.com"), b"\0\x14" + wire("mx.example.com")],
+        ("none.example.net", MX): [b"\0\0\0"],
+        ("mx.example.com", A): [socket.inet_aton("127.0.0.1")],
+        ("alone.example.net", A): [socket.inet_aton("127.0.0.1")],
+    })  # fmt: skip
+    dns = [('name = "cold-store"', f'name = "cold-store"\ndns = ["{names.where}"]')]
+    host = smarthost(auth=False, starttls=starttls, certificate="expired")
+    try:
+        report = visit(host=host, replace=[*dns, *BY_MX], to="oncall@example.com", send=True)
+        assert report.ok
+        rows = {(check, state): f"{about}: {text}" for about, check, state, text, _ in report.rows}
+        assert rows["MX", doctor.GOOD] == (
+            "mail for example.com: example.com has gone.example.com (10), mx.example.com (20)")
+        assert rows["name", doctor.NOTE].startswith("gone.example.com port") and rows["name", doctor.GOOD]
+        tls = rows["TLS", doctor.GOOD if starttls else doctor.NOTE]
+        assert ("whoever's certificate" if starttls else "can be read on the way") in tls
+        assert rows["recipient", doctor.GOOD].endswith("oncall@example.com is accepted")
+        assert ("AUTH", doctor.NOTE) not in rows
+        assert [m.recipients for m in host.mails] == [["oncall@example.com"]]
+        # What is configured is asked for where nobody is named.
+        three = '"a@none.example.net", "b@alone.example.net", "c@nowhere.example"'
+        people = ('"oncall@example.com"', three)
+        report = visit(host=host, replace=[*dns, *BY_MX, people])
+        rows = [(about, state) for about, check, state, _, _ in report.rows if check == "MX"]
+        assert rows == [("mail for none.example.net", doctor.BAD), ("mail for alone.example.net", doctor.NOTE),
+                        ("mail for nowhere.example", doctor.BAD)]  # fmt: skip
+        assert "null MX" in [text for _, check, _, text, _ in report.rows if check == "MX"][0]
+        host.stop()
+        check, text = bad(visit(host=host, replace=[*dns, *BY_MX], to="oncall@example.com"))
+        assert check == "port" and "-> nobody listens there" in text
+    finally:
+        names.close()
+    report = visit(host=host, replace=[*dns, *BY_MX], to="oncall@example.com")
+    assert states(report) == ["MX"] and "such mail waits" in bad(report)[1]
+
+
+class Lmtp(socketserver.StreamRequestHandler):
+    """As RFC 2033 section 4.2 shows it, or what else is listed; a command's reply is that of its first word."""
+
+    said = {b"LHLO": b"250-mx.example.com\r\n250 SIZE 1000"}
+
+    def handle(self):
+        self.wfile.write(b"220 mx.example.com LMTP server ready\r\n")
+        for line in self.rfile:
+            self.wfile.write(self.said.get(line.split()[0], b"500 no" if line[1:4] == b"HLO" else b"250 ok") + b"\r\n")
+
+
+def test_an_lmtp_server_is_greeted_as_one_and_one_that_is_none_is_told(visit, smarthost):
+    with socketserver.TCPServer(("127.0.0.1", 0), Lmtp) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        lmtp = [('host = "localhost"', 'host = "127.0.0.1"\nprotocol = "lmtp"\nsecurity = "none"'), *BY_MX[1:]]
+        board = BOARD.replace("port = {port}", f"port = {server.server_address[1]}")
+        report = visit(board=board, replace=lmtp, to="oncall@example.com")
+        server.shutdown()
+    assert report.ok
+    assert {"greeting", "recipient"} <= set(states(report, doctor.GOOD)) and "SIZE" in states(report, doctor.NOTE)
+    host = smarthost(auth=False, starttls=False)
+    check, text = bad(visit(host=host, replace=lmtp))
+    assert check == "LHLO" and "this is no LMTP server" in text
+    host.stop()
+    check, text = bad(visit(host=host, replace=lmtp))
+    assert check == "port" and "24 is usual for LMTP" in text
+
+
+def test_where_mail_is_fetched_is_examined_too(visit, smarthost):
+    host = smarthost()
+    fetch = """[fetch]
+host = "localhost"
+port = %d
+ca = "{ca}"
+username = "gateway"
+password = "%s"
+domains = ["b7.example.com"]
+forward = "ops@example.com"
+"""
+    check, text = bad(visit(board=BOARD + fetch % (host.port, "secret"), host=host))
+    assert check == "ATRN" and "check fetch.port (366)" in text
+    assert host.logins == [("gateway", True)] * 2
+    check, text = bad(visit(board=BOARD + fetch % (host.port, "guess"), host=host))
+    assert check == "AUTH" and "check username and password" in text
 
 
 def test_a_wrong_configuration_is_told_as_run_tells_it(tmp_path):

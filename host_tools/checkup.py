@@ -78,7 +78,8 @@ async def look(config):
         say("wifi", None, station.ssid, ask(wlan, "rssi"), ask(wlan, "channel"), wlan.ifconfig()[0])
     me = config["board"]
     servers = me.get("dns") or [network.WLAN(network.STA_IF).ifconfig()[3]]
-    resolve = Resolver(servers, time.time).resolve
+    resolver = Resolver(servers, time.time)
+    resolve = resolver.resolve
     for name, port in me.get("ntp") or ():
         import sntp
 
@@ -99,12 +100,28 @@ async def look(config):
         if me.get("ntp"):
             say("timeless")
     for n, host in enumerate(config["smarthost"]):
+        if host.pop("by", None):
+            from smtp.mx import exchangers
+            from smtp.reply import SMTPError
+
+            domain = (config["mail"]["to"] + [config["mail"]["admin"]])[0].rpartition("@")[2].lower()
+            if not domain:
+                continue
+            try:
+                host["host"] = (await exchangers(resolver, domain, me["domain"].lower()))[0][1]
+                say("mx", n, None, domain, host["host"])
+            except SMTPError as e:
+                say("mx", n, e.text, domain)
+                continue
         await visit(n, host, me, resolve, parse_ip)
 
 async def visit(n, host, me, resolve, parse_ip):
     from smtp import client, relay
 
     name = host["host"]
+    kind = client.Client
+    if host.pop("protocol", None):
+        from smtp.lmtp import LMTP as kind
     if not parse_ip(name):
         try:
             found = await resolve(name)
@@ -114,13 +131,20 @@ async def visit(n, host, me, resolve, parse_ip):
             return
     oauth = host.pop("oauth", None)
     one = relay.SmartHost(**host)
+    context = one.context
+    if one.security == "opportunistic":
+        from smtp.mx import Opportunistic as kind
+        from smtp.stream import client_context
+
+        one.security = "none"
+        context = lambda: client_context((), False)
     user = "" if oauth else one.username
     start = time.ticks_ms()
     try:
         gc.collect()
         session = await client.open_session(
-            name, one.port, me["domain"] or "[127.0.0.1]", one.security, one.context(), user, one.password,
-            resolve=resolve)
+            name, one.port, me["domain"] or "[127.0.0.1]", one.security, context(), user, one.password,
+            resolve=resolve, kind=kind)
         took = time.ticks_diff(time.ticks_ms(), start)
         gc.collect()
         say("session", n, None, took, bool(oauth), gc.mem_free())
@@ -360,6 +384,12 @@ class Checkup:
         host = self.config["smarthost"][n]
         return f"{host['host']}:{host['port']}", host
 
+    def on_mx(self, n, why, domain, host=""):
+        if why:
+            return self.report.bad("MX", f"asked by the board: {why}", "check the address in [mail] to, and board.dns")
+        self.report.good("MX", f"mail for {domain} goes to {host}")
+        self.config["smarthost"][n]["host"] = host
+
     def on_name(self, n, why, found=()):
         where, host = self.of(n)
         if why:
@@ -372,7 +402,9 @@ class Checkup:
         report = self.report
         if not reason:
             tls = "no TLS" if host["security"] == "none" else "TLS under the CA that it has"
-            if host["security"] != "none" and host["verify"] == "none":
+            if host["security"] == "opportunistic":
+                tls = "TLS with anybody, where it is offered"
+            elif host["security"] != "none" and host["verify"] == "none":
                 tls = "TLS that is not verified"
             who = "no user name" if not host.get("username") else f"signed in as {host['username']}"
             took = f"in {text / 1000:.1f} s, {octets(free)} of heap free then"

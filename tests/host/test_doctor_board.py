@@ -10,6 +10,7 @@ from harness import PATIENCE, free_port
 from plant import gateway as code
 from plant import plant
 from test_board import TimeServer
+from test_gateway_hops import MX, A, NameServer, wire
 
 pytestmark = pytest.mark.xdist_group("doctor board")  # they share a board
 
@@ -136,17 +137,46 @@ def test_what_is_wrong_is_told_of_each_smart_host_and_safe_mode_is_bad(stage):
     assert state == doctor.NOTE and "board.dns, smarthost -> edgepost provision" in text
 
 
+def test_delivery_by_mx_and_lmtp_are_tried_by_the_board(stage):
+    values = json.loads(json.dumps(stage.values))
+    names = NameServer({
+        ("example.com", MX): [b"\0\x14" + wire("mx.example.com")],
+        ("mx.example.com", A): [socket.inet_aton("127.0.0.1")],
+    })  # fmt: skip
+    host, port = names.where.split(":")
+    values["board"]["dns"] = [[host, int(port)]]
+    (right,) = values["smarthost"]
+    plain = {**right, "username": "", "password": "", "ca": []}
+    values["smarthost"] = [
+        {**plain, "by": "mx", "host": "", "security": "opportunistic"},
+        {**plain, "protocol": "lmtp", "host": "127.0.0.1", "security": "none"},
+    ]  # fmt: skip
+    stage.put(values)
+    try:
+        report = stage.examine()
+    finally:
+        names.close()
+    assert find(report, "MX") == (doctor.GOOD, "mail for example.com goes to mx.example.com -> ")
+    state, text = find(report, "AUTH")
+    assert state == doctor.GOOD and "TLS with anybody, where it is offered" in text
+    state, text = find(report, "greeting")
+    assert state == doctor.BAD and "the server says 5" in text, text  # to LHLO
+
+
 def test_a_network_that_cannot_be_joined_or_is_weak_is_told():
     report = doctor.Report()
     told = checkup.Checkup(report, None, "board.toml")
     told.row(["wifi", 'the network "barn" cannot be heard: check wifi.ssid and the distance'])
     told.row(["wifi", None, "barn", -78, 11, "192.168.1.9"])
     told.row(["wifi", None, "barn", None, None, "192.168.1.9"])
+    told.row(["mx", 0, "example.com takes no mail at all", "example.com"])
     assert [row[2:] for row in report.rows] == [
         (doctor.BAD, 'the network "barn" cannot be heard', "check wifi.ssid and the distance"),
         (doctor.NOTE, 'joined "barn" as 192.168.1.9, channel 11, -78 dBm, weak',
          "put the board or its router nearer, or turn its antenna free"),
         (doctor.GOOD, 'joined "barn" as 192.168.1.9', ""),
+        (doctor.BAD, "asked by the board: example.com takes no mail at all",
+         "check the address in [mail] to, and board.dns"),
     ]  # fmt: skip
 
 

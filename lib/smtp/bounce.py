@@ -35,11 +35,12 @@ def tell(relay, mail, notices, host, admin=""):
         return 0
     told = 0
     results = []
+    names = getattr(host, "names", {})  # one for each, of a waiting.Verdict
     for n, address, action, result in notices:
         how = asked[n] if asked else ""
         if admin or wanted(how, action) and (how or relay.bounce):
             told |= 1 << n
-            results.append((address, action, result, how, host.host))
+            results.append((address, action, result, how, names.get(n, host.host)))
     if not results:
         return 0
     clock, queue = relay.clock, relay.queue

@@ -114,9 +114,9 @@ def _human(name, meta, results, offset, until):
     for address, action, result, _, host in results:
         yield ""
         yield "<" + _shown(address) + ">: " + dict(_ACTIONS)[action]
-        host = _clean(host or "")
         if result:
-            yield from _wrap("    ", (host or "The next mail server") + " answered: " + _said(result), "    ")
+            who = "This gateway says" if host is None else _clean(host or "The next mail server") + " answered"
+            yield from _wrap("    ", who + ": " + _said(result), "    ")
         code = _status(action, result).split(".")
         means = _MEANS.get(code[1] + "." + code[2]) or _MEANS.get(code[1]) or _MEANS[""]
         means, _, to_do = means.partition(". ")
@@ -166,7 +166,8 @@ def _machine(name, meta, results, offset, until, wide):
         if host:
             yield "Remote-MTA: dns; " + _clean(host)
         if result:
-            yield from _wrap("Diagnostic-Code: smtp;", _said(result), " ")
+            kind = "x-edgepost" if host is None else "smtp"  # which is what a server has said (RFC 3464 2.3.6)
+            yield from _wrap("Diagnostic-Code: %s;" % kind, _said(result), " ")
         if action == "delayed" and until:
             yield "Will-Retry-Until: " + date(until, offset)
 
@@ -263,7 +264,8 @@ def report(name, to, meta, results, now, offset, message=None, full=False, eight
              given (" RET=... ENVID=...") or v what ENVID= has
     results  (address, action, reply, asked, host) for each recipient: action "failed", "delayed", "relayed" or
              "delivered", reply (code, enhanced code or "", text) or None when nobody answered, asked the parameters
-             of RCPT as given (" NOTIFY=... ORCPT=...") or None, host the name of who answered or ""
+             of RCPT as given (" NOTIFY=... ORCPT=...") or None, host the name of who answered, "" when that is not
+             known, None when nobody was asked and the reply is our own
     now      epoch seconds, 0 when not known: no Date   offset  of the time zone, seconds east
     message  like readinto() of a file, gives the original in lines that end in CRLF; None: it is not returned
     full     the original is returned whole if a recipient failed; otherwise its header, 8 KB at most

@@ -28,6 +28,7 @@ _ROUND = const(16)  # mails that are looked at together: each is some 500 octets
 _HOSTS = const(5)  # exchangers that are tried in an attempt
 _BREAKS = const(3)  # sessions that break, until all mail that was on its way then is deferred
 _HELD = const(0x3FFFFFFF)  # as in queue
+_OURS = "%s is this gateway, which has no mailboxes"
 _FRESH = const(60)  # seconds for which a route, or the trouble with one, is not asked for again
 
 
@@ -59,6 +60,8 @@ async def exchangers(resolver, domain, own):
         from .utf8 import a_label
 
         domain = ".".join([a_label(label) for label in domain.split(".")])
+    if domain == "localhost" or domain.endswith(".localhost"):  # RFC 6761 6.3: that is we, and nobody is asked
+        raise SMTPError(554, "5.4.6", _OURS % domain)
     try:
         if domain.rsplit(".", 1)[-1].isdigit():
             raise ValueError
@@ -81,7 +84,7 @@ async def exchangers(resolver, domain, own):
         return [(item[0], item[2]) for item in found[:_HOSTS]]
     if error[0] == errno.ENOENT:
         if domain == own:
-            raise SMTPError(554, "5.4.6", "%s is this gateway, which has no mailboxes" % domain)
+            raise SMTPError(554, "5.4.6", _OURS % domain)
         try:
             await resolver.resolve(domain)
             return [(0, domain)]
@@ -287,7 +290,7 @@ class Direct(Relay):
         for p, bits in self.waiting(hosts, opened):
             for n in range(len(p.mail.meta["r"])):
                 if bits >> n & 1 and n not in p.said:
-                    p.said[n] = lost, host
+                    p.said[n] = lost, host if reply else NOBODY
             self.clear(p, bits)
         if not opened:
             e = SMTPError(*lost)

@@ -13,7 +13,7 @@ _ROW = const(4)  # as in queue
 _HELD = const(0x3FFFFFFF)
 _HEAD = const(65536)
 
-NOBODY = SmartHost("", 25, "none")  # where no host has said anything
+NOBODY = SmartHost(None, 25, "none")  # where no host has said anything
 
 
 class Verdict:
@@ -30,7 +30,9 @@ class Verdict:
         self.host = items[0][2]
         for _, _, host in items:
             if host.host != self.host.host:
-                self.host = NOBODY  # there is no one host to name
+                self.host = SmartHost("", 25, "none")  # there is no one host to name, see bounce.tell
+                self.host.names = {n: host.host for n, _, host in items}
+                break
         self.results = [reply for _, reply, _ in items]
 
 

@@ -151,6 +151,12 @@ async def test_our_own_name_ends_the_list():
         eq(await verdict(exchangers(names, OWN, OWN)), (554, "5.4.6"))
 
 
+async def test_localhost_is_this_gateway_and_nobody_is_asked_for_it():
+    names = resolver()  # of nobody
+    for name in ("localhost", "a.localhost"):
+        eq(await verdict(exchangers(names, name, OWN)), (554, "5.4.6"))
+
+
 async def test_address_literals_need_no_name_server():
     names = resolver()
     eq(await exchangers(names, "[192.0.2.1]", OWN), [(0, "192.0.2.1")])
@@ -280,6 +286,27 @@ async def test_a_bounce_names_the_exchanger_that_refused():
         for text in (b"Remote-MTA: dns; a.example", b"Status: 5.1.1", b"no such user"):
             assert text in b.mails[0][2], text
         eq(len(post.queue), 0)
+        await post.close()
+
+
+async def test_one_bounce_names_for_each_recipient_who_refused_him_and_what_nobody_but_the_gateway_said():
+    a, b = Box({"1@x.net": SMTPError(550, "5.1.1", "no such user")}), Box()
+    b.no = {"2@home.net": SMTPError(550, "5.2.1", "he has left")}
+    async with NameServer(zone(x_net=[(1, "a.example")], home_net=[(1, "b.example")], null_net=[(0, b"\0")])) as names:
+        post = await Post().start(names, a=a, b=b)
+        post.add("1@x.net", "2@home.net", "3@null.net", sender="boss@home.net", p="192.0.2.9", h="printer", x=1)
+        eq(await post.relay.session(), True)
+        ((_, _, text),) = b.mails
+        text = str(text, "utf-8")
+        one, two, three = text.split("Final-Recipient: ")[1:]
+        for part, words in (
+                (one, ("rfc822; 1@x.net", "Remote-MTA: dns; a.example", "Diagnostic-Code: smtp; 550 5.1.1")),
+                (two, ("rfc822; 2@home.net", "Remote-MTA: dns; b.example", "Diagnostic-Code: smtp; 550 5.2.1")),
+                (three, ("rfc822; 3@null.net", "Status: 5.1.10", "Diagnostic-Code: x-edgepost; 556 5.1.10")),
+                (text, ("a.example answered: 550 5.1.1 no such", "b.example answered: 550", "This gateway says: 556"))):
+            for word in words:
+                assert word in part, (word, part)
+        assert "Remote-MTA" not in three, three
         await post.close()
 
 

@@ -227,6 +227,110 @@ def test_orders_come_from_named_senders_only():
         """)  # fmt: skip
 
 
+# What comes from a provider after the roles have turned is a session like any other.
+
+
+def turned(board, text, cut=None):
+    """Plays what follows our greeting, as odmr.fetch() begins it; gives the Player."""
+    wire = Wire(bytearray(2048))
+    session = Session(wire, "192.0.2.1", Listener("b7.example", board.box))
+    session.user = "board7"
+    return play(session.run(), wire, "S: 220 b7.example ESMTP\n" + text, cut)
+
+
+FETCHED = """
+    C: EHLO mx.example.com
+    S: 250-b7.example
+    S: 250-PIPELINING
+    S: 250-SIZE ...
+    S: 250-8BITMIME
+    S: 250-CHUNKING
+    S: 250 ENHANCEDSTATUSCODES
+    C: MAIL FROM:<stranger@example.com>
+    S: 250 2.1.0 ok
+    C: RCPT TO:<x@b7.example>
+    S: 250 2.1.5 ok
+"""
+
+
+def test_a_provider_may_not_do_after_the_turn_what_no_peer_may():
+    for cut in CUTS:
+        with Board(forward="ops@example.com") as board:
+            turned(board, """
+                C: MAIL FROM:<a@example.com>
+                S: 503 5.5.1 say EHLO first
+                C: ATRN b7.example
+                S: 500 5.5.2 command not recognized
+                C: ETRN b7.example
+                S: 502 5.5.1 not implemented
+                C: STARTTLS
+                S: 502 5.5.1 no TLS here
+                C: AUTH PLAIN AGEAYg==
+                S: 503 5.5.1 not now
+            """ + FETCHED + """
+                C: RCPT TO:<x@example.com>
+                S: 550 5.7.1 relaying denied
+                C: RCPT TO:<x%example.com@b7.example>
+                S: 250 2.1.5 ok
+                C: RCPT TO:<@b7.example:x@example.com>
+                S: 550 5.7.1 relaying denied
+                C: RCPT TO:<"x@example.com"@elsewhere.example>
+                S: 550 5.7.1 relaying denied
+                C: NOOP
+                S: 250 2.0.0 ok
+                C: XYZZY
+                S: 500 5.5.2 command not recognized
+                C: XYZZY
+                S: 500 5.5.2 command not recognized
+                S: 421 4.7.0 too many errors, closing
+                -- END --
+            """, cut)  # fmt: skip
+            eq(len(board.queue), 0)
+
+
+def test_a_provider_that_is_slow_or_goes_away_after_the_turn_leaves_nothing_half_done():
+    for end in ("-- TIMEOUT --\nS: 421 4.4.2 timed out, closing\n-- END --", "-- GONE --\n-- FAILS --"):
+        with Board(forward="ops@example.com") as board:
+            turned(board, FETCHED + """
+                C: DATA
+                S: 354 end with a dot on a line of its own
+                C: Subject: half
+            """ + end)  # fmt: skip
+            again = Queue(board.queue.path, uptime=board.clock.uptime)
+            eq((len(board.queue), len(again)), (0, 0))
+
+
+def test_fetched_mail_is_in_flash_before_its_250_and_an_order_has_its_answer_there():
+    with Board(forward="ops@example.com") as board:
+        turned(board, FETCHED + """
+            C: DATA
+            S: 354 end with a dot on a line of its own
+            C: Subject: whole
+            C! \\r\\n
+            C: .
+            S: 250 2.0.0 queued as ...
+        """)  # fmt: skip
+        board.tell("status")
+        # The power goes.
+        board.queue = Queue(board.queue.path, uptime=board.clock.uptime)
+        eq([board.answer()[1], board.answer()[1], board.answer()], [["ops@example.com"], [BOSS], None])
+        board.tell("set limit freezer 1 above 3")
+        again = Rule(above=-15, below=-30)
+        limits.restore([again])
+        eq(again.limits["above"], 3.0)
+
+
+def test_fetched_mail_without_room_is_deferred():
+    with Board(forward="ops@example.com") as board:
+        board.queue.max_bytes = 1
+        turned(board, FETCHED + """
+            C: DATA
+            S: 452 4.3.1 no room: 0 of 1 octets are taken
+        """)  # fmt: skip
+        turned(board, FETCHED.replace("<stranger@example.com>", "<stranger@example.com> SIZE=999999").replace(
+            "S: 250 2.1.0 ok", "S: 552 5.3.4 the limit is ...").partition("C: RCPT")[0])  # fmt: skip
+
+
 def test_automatic_mail_is_neither_obeyed_nor_answered():
     for field in ("Auto-Submitted: auto-replied", "auto-submitted: auto-generated; x=y", "Precedence: bulk",
                   "Auto-Submitted: no\nC: Auto-Submitted: auto-replied"):

@@ -29,10 +29,11 @@ class Fetch:
         self.box = box = Letterbox(self.domains, settings.pop("forward"), gateway.Intake(
             config["queue"]["max_message"]))
         senders = settings.pop("senders")
+        server = settings.pop("verified_by", "")
         if senders:
             import told
 
-            box.told = told.Told(senders, config["board"]["name"], relay)
+            box.told = told.Told(senders, config["board"]["name"], relay, server)
         self.relay = relay
         self.host = SmartHost(**settings)
         self.failures = 0

@@ -8,7 +8,7 @@ address (status@board7.example.com) or the subject:
 Each is answered by mail, and the answer is safe in the queue before the order's 250. Automatic mail (RFC 3834) is
 neither obeyed nor answered, and what is no order at all is answered once an hour at the most.
 
-May use: gateway, heartbeat, wording, smtp.message, smtp.queue, smtp.rate.
+May use: gateway, heartbeat, limits, smtp.message, smtp.queue, smtp.rate; dmarc when a server has to vouch for them.
 """
 
 import gateway
@@ -21,6 +21,7 @@ from smtp.reply import SMTPError
 _HEAD = 65536  # octets of a header section
 _LINE = 1000  # of a field that are looked at
 _FIELDS = b"auto-submitted", b"precedence", b"list-id", b"from", b"subject", b"message-id"
+_RESULTS = 4  # Authentication-Results fields that are looked at, from the top
 _HOURLY = 30
 _RAISED = b"Auto-Submitted: auto-generated\r\nMIME"  # as an alert is
 _REPLIED = b"Auto-Submitted: auto-replied\r\nMIME"  # RFC 3834 section 5
@@ -35,11 +36,13 @@ help"""
 class Fields:
     """The header fields that matter here, read from a mail in pieces: those that come from far have many others before.
 
-    `found`: {name in lower case: value}; a field that is there twice has None.
+    `found`: {name in lower case: value}; a field that is there twice has None. `results`: values of the
+    Authentication-Results fields, the first four.
     """
 
     def __init__(self):
         self.found = {}
+        self.results = []
         self.name = None
         self.hold = b""
         self.left = _HEAD
@@ -65,14 +68,22 @@ class Fields:
         if line[:1] not in b" \t":
             name, _, line = line.partition(b":")
             name = name.strip().lower()
-            self.name = str(name, "utf-8") if name in _FIELDS else None
+            if name == b"authentication-results" and len(self.results) < _RESULTS:
+                self.results.append("")
+                self.name = ""
+            else:
+                self.name = str(name, "utf-8") if name in _FIELDS else None
             if self.name in self.found:
                 self.found[self.name] = self.name = None
             elif self.name:
                 self.found[self.name] = ""
+        if self.name is None:
+            return
+        text = "".join([chr(c) if 32 <= c < 127 else " " for c in line[:_LINE]])
         if self.name:
-            text = "".join([chr(c) if 32 <= c < 127 else " " for c in line[:_LINE]])
             self.found[self.name] = (self.found[self.name] + text).strip()[:_LINE]
+        else:
+            self.results[-1] = (self.results[-1] + text)[:_LINE]
 
 
 def author(value):
@@ -84,7 +95,10 @@ def author(value):
 
 
 class Told:
-    def __init__(self, senders, name, relay):
+    """senders: addresses; verified_by: the server that has to vouch for them, or ""."""
+
+    def __init__(self, senders, name, relay, verified_by=""):
+        self.verified_by = verified_by
         self.senders = [sender.lower() for sender in senders]
         self.name = name
         self.relay = relay
@@ -136,6 +150,12 @@ class Order:
             return "dropped"
         if author(found.get("from")) not in told.senders:
             raise SMTPError(550, "5.7.1", "the From of this mail is nobody who may give orders")
+        if told.verified_by:
+            import dmarc
+
+            if not dmarc.passed(self.fields.results, told.verified_by):
+                log("told", "%s does not vouch for the From of a mail from <%s>: refused" % (told.verified_by, sender))
+                raise SMTPError(550, "5.7.1", "%s does not say that this mail has passed DMARC" % told.verified_by)
         subject = found.get("subject") or ""
         words = self.envelope.rcpts[0].partition("@")[0].split(".")
         if words[0].lower() not in ("status", "help"):

@@ -118,6 +118,7 @@ EXAMPLES = {
     "fetch.domains": 'domains = ["board7.example.com"]',
     "fetch.every": 'every = "15m"',
     "fetch.senders": 'senders = ["boss@example.com"]',
+    "fetch.verified_by": 'verified_by = "mx.example.com"',
     "fetch.forward": 'forward = "ops@example.com"',
     "mail": '[mail] and below it from = "cold-store@example.com" and to = ["oncall@example.com"]',
     "mail.from": 'from = "cold-store@example.com"',
@@ -826,6 +827,7 @@ class Fetch(_Table):
     domains: _is(_domains)
     every: _is(_pace, 900.0)
     senders: _is(_mailboxes, [])
+    verified_by: _is(lambda v: _domain(v).lower(), "")
     forward: _is(_forward, "")
 
 
@@ -1213,6 +1215,11 @@ def _check_fetch(check, raw):
         check.problem(
             "fetch.security", '"none" would let anybody on the way give orders in the name of fetch.senders',
             'security = "starttls"')  # fmt: skip
+    if raw.get("senders") and not raw.get("verified_by"):
+        check.warnings.append(
+            "fetch.senders: whoever can send mail in the name of one of them gives orders; verified_by names the mail"
+            " server that has to vouch for them (DMARC)"
+        )
     if "senders" not in raw and "forward" not in raw:
         check.warnings.append(
             "fetch: all mail that is fetched is refused: name who may give orders (senders), or where it goes (forward)"

@@ -1208,3 +1208,8 @@ def test_who_fetches_and_what_is_fetched_reaches_the_board(load):
         366, 900, ["b7.example.com"], [], "")  # fmt: skip
     assert any("all mail that is fetched is refused" in w for w in warnings) and config["hops"]
     assert not load(GOOD + FETCH + "forward = '*'\n", FETCH="secret")[1]
+    (warning,) = load(GOOD + FETCH + "senders = ['a@b.example']\n", FETCH="secret")[1]
+    assert "verified_by names the mail server that has to vouch" in warning
+    orders = "senders = ['a@b.example']\nverified_by = 'MX.b.example'\n"
+    config, warnings = load(GOOD + FETCH + orders, FETCH="secret")
+    assert config["fetch"]["verified_by"] == "mx.b.example" and not warnings

@@ -6,6 +6,7 @@ import random
 import re
 import tempfile
 
+import dmarc
 import limits
 import told
 from play import Player
@@ -221,7 +222,8 @@ def fuzz_mx(rng):
 
 
 HEADS = [b"From: Boss <boss@example.com>", b"From: a@b, c@d", b"Subject: set limit freezer above 3", b"Subject:",
-         b"Auto-Submitted: auto-replied; x", b" folded", b"\tmore", b"Precedence: bulk", b":", b"no colon"]  # fmt: skip
+         b"Auto-Submitted: auto-replied; x", b" folded", b"\tmore", b"Precedence: bulk", b":", b"no colon",
+         b'Authentication-Results: mx; spf=pass (x) smtp.mailfrom="a\\b"; dmarc=pass']  # fmt: skip
 
 
 class Rule:
@@ -244,6 +246,7 @@ def fuzz_orders(rng):
     found = fields.found
     for name, value in found.items():
         assert value is None or len(value) <= 1000 and all(" " <= c <= "~" for c in name + value)
+    assert len(fields.results) <= 4 and dmarc.passed(fields.results, "mx") in (True, False)
     who = told.author(found.get("from"))
     assert who == "" or who.count("@") == 1 and not re.search(r"[ ,\r\n]", who)
     rules = [Rule()]

@@ -2,6 +2,7 @@
 
 import os
 
+import dmarc
 import fetch
 import gateway
 import limits
@@ -225,6 +226,46 @@ def test_orders_come_from_named_senders_only():
             C: RCPT TO:<status@b7.example>
             S: 550 5.1.1 nobody reads mail here
         """)  # fmt: skip
+
+
+def test_with_a_server_that_vouches_only_what_passed_dmarc_there_is_an_order():
+    good = "Authentication-Results: mx.example.com; spf=fail smtp.mailfrom=x; dmarc=pass header.from=example.com"
+    bad = good.replace("dmarc=pass", "dmarc=fail")
+    no = "S: 550 5.7.1 mx.example.com does not say that this mail has passed DMARC"
+    with Board() as board:
+        board.box.told.verified_by = "mx.example.com"
+        for fields, obeyed in (
+            ([good], True),
+            (["Authentication-Results: mx.other.example; dmarc=fail", good, bad], True),
+            ([], False), ([bad], False), ([bad, good], False),
+            ([good.replace("mx.example.com", "mx.other.example")], False),
+        ):
+            more = "\n".join(["C: " + field for field in fields] or ["C: X: y"])
+            board.tell("status", more=more, answer="S: 250 2.0.0 done" if obeyed else no)
+            eq(bool(board.answer()), obeyed)
+        assert "does not vouch for the From of a mail from <boss@example.com>" in "\n".join(board.said), board.said
+
+
+def test_what_a_stranger_may_write_into_authentication_results_is_not_taken_for_the_verdict():
+    for value, wanted in (
+        ("mx.example.com; dmarc=pass", True),
+        ("MX.Example.com 1;\t spf=pass smtp.mailfrom=a@b; DMARC/1 = Pass (p=none) header.from=b", True),
+        ("mx.example.com (x; y); dkim=fail (\"; dmarc=fail); dmarc=pass", True),
+        ("mx.example.com; none", False),
+        ("mx.example.com", False),
+        ("", False),
+        ("mx.example.com.evil.example; dmarc=pass", False),
+        ("mx.example.com; dmarc=passed", False),
+        ("mx.example.com; xdmarc=pass", False),
+        ("mx.example.com; dmarc=fail; dmarc=pass", False),
+        ('mx.example.com; spf=none smtp.mailfrom="; dmarc=pass "@b; dmarc=fail', False),
+        ('mx.example.com; spf=none smtp.mailfrom="\\"; dmarc=pass "@b; dmarc=fail', False),
+        ("mx.example.com; spf=none (a (b) ; dmarc=pass ) smtp.mailfrom=x; dmarc=none", False),
+        ("mx.example.com; spf=none (\\) ; dmarc=pass ) smtp.mailfrom=x; dmarc=none", False),
+        ('mx.example.com; spf=none (never closed; dmarc=pass', False),
+    ):
+        eq((value, dmarc.passed([value], "mx.example.com")), (value, wanted))
+    eq(dmarc.passed([], "mx.example.com"), False)
 
 
 # What comes from a provider after the roles have turned is a session like any other.

@@ -16,6 +16,7 @@ from smtp.reply import SMTPError
 from smtp.server import Listener
 
 _MOST = 3600  # seconds between two attempts, however often the provider is silent
+LONGEST = 1800  # seconds of a session: a provider that says NOOP for ever must not keep alerts from the one TLS slot
 
 
 class Fetch:
@@ -65,9 +66,13 @@ class Fetch:
             while slots and not slots.take(self):
                 await asyncio.sleep(0.1)
             gc.collect()  # what is still there of the session before would leave the heap in pieces
-            await fetch(self.host, self.relay.name, self.domains, listener, self.relay.resolve)
+            await asyncio.wait_for(
+                fetch(self.host, self.relay.name, self.domains, listener, self.relay.resolve), LONGEST)
             self.said = None
             return True
+        except asyncio.TimeoutError:
+            log("fetch", "the session with %s was ended after %d s; what is left there is asked for again" % (
+                self.host, LONGEST))
         except (SessionError, OSError, ValueError) as e:
             if str(e) != self.said:
                 self.said = str(e)

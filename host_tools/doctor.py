@@ -181,7 +181,9 @@ class Examination:
             kind = _library("smtp.lmtp").LMTP
         if security == "opportunistic":
             kind = _library("smtp.mx").Opportunistic
-            stream.context = tls = (_library("smtp.stream").client_context((), False), self.host)
+            context = _library("smtp.stream").client_context((), False)
+            context.maximum_version = ssl.TLSVersion.TLSv1_2  # a board speaks no other
+            stream.context = tls = (context, self.host)
         elif security != "none":
             context = self.context(table["verify"] == "full")
             if context is None:
@@ -300,6 +302,9 @@ class Examination:
                 " an attacker): use another network or switch that off; else check smarthost.port (587), or port 465"
                 ' with security = "tls"',
             )  # fmt: skip
+        if security == "opportunistic" and reason.startswith("tls"):
+            return report.note("TLS", "the handshake fails: its mail goes in the clear, and can be read on the way",
+                               "by MX that is up to this server; the board speaks TLS 1.2")  # fmt: skip
         if wait and (last == "STARTTLS" or reason.startswith("tls") or shaking):
             if reply and reply[0] != 220:
                 return self.refused("STARTTLS", reply, "try again later, or ask whoever runs the server")
@@ -337,7 +342,7 @@ class Examination:
             return self.broken("AUTH" if last == "AUTH" else "session", wait, last)
         if "AUTH" in verbs:
             report.good("AUTH", f"signed in as {user}")
-        elif "oauth" not in self.table and "by" not in self.table:
+        elif not self.table.keys() & {"oauth", "by", "protocol"}:
             report.note("AUTH", "no user name is configured: the server has to know the board's address")
 
     def no_greeting(self, wait, reply):

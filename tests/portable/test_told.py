@@ -1,5 +1,6 @@
 """firmware/told.py, limits.py and fetch.py: what a board may be told by mail, and by whom."""
 
+import asyncio
 import os
 
 import dmarc
@@ -12,6 +13,7 @@ from play import CUTS, Flash, play
 from smtp.queue import Queue
 from smtp.reply import SMTPError
 from smtp.server import Listener, Session
+from smtp.slots import Slots
 from smtp.stream import Wire
 from test_relay import Clock
 
@@ -339,6 +341,34 @@ def test_a_provider_that_is_slow_or_goes_away_after_the_turn_leaves_nothing_half
             """ + end)  # fmt: skip
             again = Queue(board.queue.path, uptime=board.clock.uptime)
             eq((len(board.queue), len(again)), (0, 0))
+
+
+async def test_a_provider_that_never_ends_the_session_gives_the_tls_slot_back():
+    slots = Slots(1)
+
+    class Sending:
+        name, slots, resolve = "b7.example", None, None
+
+    async def for_ever(*more):
+        eq(slots.line, [])
+        taken.append(slots.take("the relay"))
+        await asyncio.sleep(3600)
+
+    Sending.slots = slots
+    taken = []
+    with Board() as board:
+        settings = {"every": 900, "domains": ["b7.example"], "forward": "", "senders": [], "host": "mx.example.com",
+                    "port": 366, "username": "b7", "password": "x"}
+        one = fetch.Fetch({"fetch": settings, "queue": {"max_message": 1000}, "board": {"name": "b7"}}, Sending)
+        real = fetch.fetch, fetch.LONGEST
+        fetch.fetch, fetch.LONGEST = for_ever, 0.01
+        try:
+            eq(await one.turn(), False)
+        finally:
+            fetch.fetch, fetch.LONGEST = real
+        eq(taken, [False])
+        eq(slots.take("the relay"), True)
+        assert "was ended after 0 s; what is left there is asked for again" in board.said[-1], board.said
 
 
 def test_fetched_mail_is_in_flash_before_its_250_and_an_order_has_its_answer_there():

@@ -139,6 +139,18 @@ async def test_etrn_is_refused_to_strangers_for_other_domains_and_for_what_is_no
     await world.close()
 
 
+async def test_a_flash_that_fails_makes_etrn_458():
+    world = provider(kept=())
+    world.add("a@x.example")
+
+    def broken(key):
+        raise OSError(5)
+
+    world.queue.release = broken
+    talk(world, "C: ETRN x.example\nS: 458 4.3.0 unable to queue messages for node x.example")
+    await world.close()
+
+
 async def test_a_session_can_say_etrn_twenty_times_and_no_more_without_a_mail():
     # Each reads the whole spool, and makes the relay try again.
     world = provider(kept=())

@@ -16,10 +16,10 @@ _CHUNK = const(256)
 _ADDRESSES = (b"from", b"to", b"cc", b"reply-to")
 
 _NO_UTF8 = (
-    "there are letters outside ASCII in %s, and this mail server takes none (it does not offer SMTPUTF8): use an"
+    "there are letters outside ASCII in %s, and the next mail server takes none (it does not offer SMTPUTF8): use an"
     " address and header fields in plain letters, or another smart host")
 NO_HEAD = 550, "5.6.7", _NO_UTF8 % "its header fields"
-_NO_TLS = "REQUIRETLS support required: this mail server does not promise verified TLS on the rest of the way"
+_NO_TLS = "REQUIRETLS support required: the next mail server does not promise verified TLS on the rest of the way"
 
 
 def wide(text):
@@ -102,7 +102,12 @@ def ready(job, ext, onward):
         # relay.settled() sees the job as it was, and all results in their order.
         job.rcpts, job.index, job.dsn = rcpts, index, dsn
         results = iter(results)
-        job.relay.settled(job, [refusal or next(results) for refusal in refusals])
+        host = job.host
+        host.names = {index[n]: None for n, refusal in enumerate(refusals) if refusal}  # it was not asked, see bounce
+        try:
+            job.relay.settled(job, [refusal or next(results) for refusal in refusals])
+        finally:
+            host.names = {}
 
     if dsn or params:
         mail, each = added(dsn, params, len(rcpts))

@@ -356,6 +356,7 @@ async def test_a_mail_that_requires_tls_is_never_sent_elsewhere():
         (got,) = box.mails
         eq(got[:2], ("", ["a@example.com"]))
         assert b"Status: 5.7.30" in got[2] and b"REQUIRETLS" in got[2] and b"hush" not in got[2], got[2]
+        assert b"This gateway says: 550 5.7.30" in got[2] and b"Remote-MTA" not in got[2], got[2]
         eq(len(world.queue), 0)
         await world.close()
 

@@ -23,6 +23,7 @@ for directory in ("lib", "tests/portable"):
 
 from smtp import dns  # noqa: E402
 from smtp.dns import AAAA, A, Resolver, encode, parse  # noqa: E402
+from smtp.mx import MX  # noqa: E402
 
 ROUNDS = int(os.environ.get("EDGEPOST_FUZZ", "3000"))
 SEED = int(os.environ.get("EDGEPOST_SEED", "1"))
@@ -64,6 +65,9 @@ class Writer:
         at = len(self.data)
         if kind == CNAME:
             self.name(value)
+        elif kind == MX:
+            self.data += value[0].to_bytes(2, "big")
+            self.name(value[1])
         else:
             self.data += value
         self.data[at - 2 : at] = (len(self.data) - at).to_bytes(2, "big")
@@ -129,6 +133,19 @@ def test_of_a_reply_that_ends_early_nothing_is_believed_and_over_tcp_what_came_w
     if part:
         texts = [ipaddress.ip_address(t).packed for t in part[2]]
         assert texts == found[: len(texts)]
+
+
+@settings(max_examples=30)
+@given(ids, names, st.lists(st.tuples(st.integers(0, 65535), names), max_size=8), st.booleans(), st.data())
+def test_exchangers_are_the_same_compressed_or_not_and_none_is_believed_of_a_reply_that_ends_early(
+        id, name, pairs, squeeze, draw):  # fmt: skip
+    data = message(id, name, MX, [(name, MX, pair, 300) for pair in pairs], squeeze)
+    wanted = [(n, "?" if host.rpartition(".")[2].isdigit() else host) for n, host in pairs]
+    assert parse(data, id, encode(name), MX)[2] == wanted
+    cut = data[: draw.draw(st.integers(0, len(data) - 1))]
+    assert parse(cut, id, encode(name), MX) is None
+    part = parse(cut, id, encode(name), MX, True)
+    assert part is None or part[2] == wanted[: len(part[2])]
 
 
 @given(st.binary(max_size=600), ids, names, kinds, st.booleans())

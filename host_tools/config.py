@@ -1296,8 +1296,9 @@ def _check_listener(check, key, raw, model):
         check.problem(f"{key}.key", f"{raw['key']} is not the key of the certificate {raw['cert']}")
     if raw.get("protocol") == "lmtp" and raw.get("port") == 25:
         check.problem(f"{key}.port", "25 is for SMTP, LMTP must not use it (RFC 2033)", "port = 24")
-    if raw.get("protocol") == "lmtp" and "atrn" in raw:
-        check.problem(f"{key}.atrn", 'has no use with protocol = "lmtp"', "")
+    for name in ("atrn", "etrn"):
+        if raw.get("protocol") == "lmtp" and name in raw:
+            check.problem(f"{key}.{name}", 'has no use with protocol = "lmtp"', "")
     for name in raw["atrn"] if isinstance(raw.get("atrn"), dict) else ():
         if not isinstance(raw.get("users"), dict) or name not in raw["users"]:
             check.problem(f"{key}.atrn.{name}", "is none of the users of this listener, and nobody else can fetch", "")

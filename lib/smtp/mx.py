@@ -55,7 +55,10 @@ async def exchangers(resolver, domain, own):
     Raises SMTPError: 4xx when that cannot be told now, 5xx when there is nobody.
     """
     if domain[:1] == "[":  # RFC 5321 4.1.3
-        return [(0, domain[6:-1] if domain[1:6] == "ipv6:" else domain[1:-1])]
+        ip = domain[6:-1] if domain[1:6] == "ipv6:" else domain[1:-1]
+        if ip[:4] == "127." or ip in ("::1", "0.0.0.0", "::"):
+            raise SMTPError(554, "5.4.6", _OURS % domain)
+        return [(0, ip)]
     if len(domain) != len(domain.encode()):
         from .utf8 import a_label
 
@@ -77,7 +80,7 @@ async def exchangers(resolver, domain, own):
             if not found:
                 raise SMTPError(554, "5.4.6", "%s has its mail sent to this gateway, which has no mailboxes" % domain)
         # Those of the same preference in any order.
-        found = [(item[0], random.getrandbits(16), item[1]) for item in found if item[1] not in ("", "?")]
+        found = [(item[0], random.getrandbits(16), item[1]) for item in found if item[1] not in ("", "?", "localhost")]
         if not found:
             raise SMTPError(550, "5.4.4", "none of the mail exchangers of %s is a host" % domain)
         found.sort()

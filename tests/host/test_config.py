@@ -1173,6 +1173,7 @@ def test_delivery_by_mx_says_in_words_what_its_tls_is_worth(load):
         (GOOD + "security = 'opportunistic'\n", "smarthost.security", "only"),
         (GOOD + "protocol = 'lmtp'\nport = 25\n", "smarthost.port", "RFC 2033"),
         (GOOD + "[[listener]]\nprotocol = 'lmtp'\nport = 25\nallow = ['10.0.0.0/8']\n", "listener.port", "RFC 2033"),
+        (GOOD + "[[listener]]\nprotocol = 'lmtp'\netrn = 'x.y'\nallow = ['10.0.0.0/8']\n", "listener.etrn", "no use"),
         (GOOD + FETCHERS + "atrn = { other = ['x.example'] }\n", "listener.atrn.other", "none of the users"),
         (GOOD + FETCHERS + "atrn = { b7 = [] }\n", "listener.atrn", "not a list of domains"),
         (GOOD + FETCHERS + "atrn = ['b7']\n", "listener.atrn", "not a table"),

@@ -153,8 +153,12 @@ async def test_our_own_name_ends_the_list():
 
 async def test_localhost_is_this_gateway_and_nobody_is_asked_for_it():
     names = resolver()  # of nobody
-    for name in ("localhost", "a.localhost"):
+    for name in ("localhost", "a.localhost", "[127.0.0.1]", "[127.1.2.3]", "[0.0.0.0]", "[ipv6:::1]"):
         eq(await verdict(exchangers(names, name, OWN)), (554, "5.4.6"))
+    async with NameServer(zone(x_example=[(5, "localhost")], y_example=[(5, "localhost"), (7, "a.example")])) as server:
+        names = resolver(server)
+        eq(await verdict(exchangers(names, "x.example", OWN)), (550, "5.4.4"))
+        eq(await exchangers(names, "y.example", OWN), [(7, "a.example")])
 
 
 async def test_address_literals_need_no_name_server():

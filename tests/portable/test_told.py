@@ -360,6 +360,11 @@ async def test_a_provider_that_never_ends_the_session_gives_the_tls_slot_back():
         settings = {"every": 900, "domains": ["b7.example"], "forward": "", "senders": [], "host": "mx.example.com",
                     "port": 366, "username": "b7", "password": "x"}
         one = fetch.Fetch({"fetch": settings, "queue": {"max_message": 1000}, "board": {"name": "b7"}}, Sending)
+        eq(one.box.told, None)
+        settings.update({"every": 900, "domains": ["b7.example"], "forward": "", "senders": [BOSS],
+                         "verified_by": "mx.example.com"})
+        told_by = fetch.Fetch({"fetch": settings, "queue": {"max_message": 1000}, "board": {"name": "b7"}}, Sending)
+        eq((told_by.box.told.senders, told_by.box.told.verified_by), ([BOSS], "mx.example.com"))
         real = fetch.fetch, fetch.LONGEST
         fetch.fetch, fetch.LONGEST = for_ever, 0.01
         try:

@@ -409,7 +409,28 @@ class Lmtp(socketserver.StreamRequestHandler):
     def handle(self):
         self.wfile.write(b"220 mx.example.com LMTP server ready\r\n")
         for line in self.rfile:
-            self.wfile.write(self.said.get(line.split()[0], b"500 no" if line[1:4] == b"HLO" else b"250 ok") + b"\r\n")
+            plain = b"500 no" if line[1:4] == b"HLO" else b"250 ok"
+            self.wfile.write(self.said.get(line.strip().partition(b" ")[0], plain) + b"\r\n")
+
+
+class Broken(Lmtp):
+    """One that offers STARTTLS and cannot do it."""
+
+    said = {b"EHLO": b"250-mx.example.com\r\n250 STARTTLS", b"STARTTLS": b"220 go"}
+
+
+def test_an_exchanger_whose_tls_fails_is_noted_as_in_the_clear(visit, smarthost):
+    names = NameServer({("example.com", MX): [b"\0\x14" + wire("mx.example.com")],
+                        ("mx.example.com", A): [socket.inet_aton("127.0.0.1")]})  # fmt: skip
+    dns = [('name = "cold-store"', f'name = "cold-store"\ndns = ["{names.where}"]')]
+    with socketserver.TCPServer(("127.0.0.1", 0), Broken) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        board = BOARD.replace("port = {port}", f"port = {server.server_address[1]}")
+        report = visit(board=board, host=smarthost(), replace=[*dns, *BY_MX])
+        server.shutdown()
+    names.close()
+    (tls,) = [(state, text) for _, check, state, text, _ in report.rows if check == "TLS"]
+    assert tls == (doctor.NOTE, "the handshake fails: its mail goes in the clear, and can be read on the way")
 
 
 def test_an_lmtp_server_is_greeted_as_one_and_one_that_is_none_is_told(visit, smarthost):

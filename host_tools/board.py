@@ -106,7 +106,7 @@ def profile(value):
 
 
 def log_size(size):
-    """A check of a size, as config.size() gives it."""
+    """A check of a size, as kinds.size() gives it."""
 
     def check(value):
         value = size(value)
@@ -118,7 +118,7 @@ def log_size(size):
 
 
 def awake(duration):
-    """A check of a time, as config.duration() gives it."""
+    """A check of a time, as kinds.duration() gives it."""
 
     def check(value):
         value = duration(value)

@@ -8,9 +8,11 @@ are: the same gateway, with more heap in use.
 """
 
 import hashlib
+import importlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -35,6 +37,14 @@ def library():
 def firmware():
     """The directory of the gateway application: in the wheel or in the checkout."""
     return _find("firmware", "firmware")
+
+
+def module(name):
+    """A module of the library ("smtp.auth") or of the firmware, which this process finds where the board would."""
+    for at, root in ((0, library().parent), (len(sys.path) + 1, firmware())):
+        if str(root) not in sys.path:
+            sys.path.insert(at, str(root))
+    return importlib.import_module(name)
 
 
 def simulated():

@@ -9,7 +9,6 @@ import base64
 import binascii
 import contextlib
 import errno
-import importlib
 import ipaddress
 import re
 import select
@@ -371,10 +370,7 @@ class _Player:
     """Plays lines against smtp.server.Session without a socket."""
 
     def __init__(self, network, users, tls):
-        root = str(build.library().parent)
-        if root not in sys.path:
-            sys.path.insert(0, root)
-        server, auth, self.stream = (importlib.import_module(f"smtp.{n}") for n in ("server", "auth", "stream"))
+        server, auth, self.stream = (build.module(f"smtp.{n}") for n in ("server", "auth", "stream"))
         self.mails = []
         users = {name: auth.make_verifier(password, 2) for name, password in users.items()}
         on = server.Listener("mx.example.com", self, ("10.0.0.0/8",), users, tls, auth_in_clear=tls == "none")

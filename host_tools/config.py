@@ -7,16 +7,11 @@ reach the board.
 """
 
 import base64
-import binascii
-import datetime
 import difflib
-import importlib
 import ipaddress
 import os
 import re
-import sys
 import tomllib
-import unicodedata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,184 +20,13 @@ from cryptography.hazmat.primitives import serialization as ser
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from . import board as boards
-from . import build, sensors, timezone
+from . import build, kinds, sensors
 from .errors import UserError
+from .examples import EXAMPLES
 
-# A board holds its CAs in RAM while it connects: a whole trust store does not fit.
-MAX_CAS = 8
-_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
-_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_SIZES = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_TIMES = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _TLS = ("none", "starttls", "tls")
 # RFC 1918, 4193, 4291 2.5.6, and this machine itself.
 _PRIVATE = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10"]
-
-# What is right, for each key: shown with everything that is wrong.
-EXAMPLES = {
-    "board": '[board] and below it name = "cold-store"',
-    "board.name": 'name = "cold-store"',
-    "board.domain": 'domain = "cold-store.example.com"',
-    "board.timezone": 'timezone = "Europe/Berlin"',
-    "board.dns": 'dns = ["192.168.1.1"]',
-    "board.ntp": 'ntp = ["pool.ntp.org"]',
-    "board.led": "led = true",
-    "board.watchdog": "watchdog = true",
-    "board.profile": 'profile = "pico_w"',
-    "wifi": '[wifi] and below it ssid = "barn" and password = { env = "WIFI_PASSWORD" }',
-    "wifi.ssid": 'ssid = "barn"',
-    "wifi.password": 'password = { env = "WIFI_PASSWORD" }',
-    "wifi.country": 'country = "DE"',
-    "wifi.hostname": 'hostname = "cold-store"',
-    "wifi.address": 'address = "192.168.1.9"',
-    "wifi.netmask": 'netmask = "255.255.255.0"',
-    "wifi.gateway": 'gateway = "192.168.1.1"',
-    "wifi.dns": 'dns = "192.168.1.1"',
-    "wifi.power_save": "power_save = false",
-    "log": '[log] and below it max_bytes = "32KB"',
-    "sleep": '[sleep] and below it every = "10m" and batch = "6h"',
-    "sleep.every": 'every = "10m"',
-    "sleep.batch": 'batch = "6h"',
-    "sleep.urgent": 'urgent = "urgent"',
-    "sleep.awake": 'awake = "1m"',
-    "sleep.wake_pin": "wake_pin = 33",
-    "ping": '[ping] and below it url = { env = "PING_URL" } and ca = "ca.pem"',
-    "ping.url": 'url = { env = "PING_URL" }',
-    "ping.ca": 'ca = "ca.pem"',
-    "ping.verify": 'verify = "full"',
-    "ping.every": 'every = "5m"',
-    "ping.oldest": 'oldest = "1h"',
-    "log.max_bytes": 'max_bytes = "32KB"',
-    "status": '[status] and below it password = { env = "STATUS_PASSWORD" }',
-    "status.port": "port = 8080",
-    "status.address": 'address = "192.168.1.10"',
-    "status.password": 'password = { env = "STATUS_PASSWORD" }',
-    "status.allow": 'allow = ["192.168.1.0/24"]',
-    "status.names": 'names = ["cold-store.example.com"]',
-    "status.health": "health = false",
-    "status.health_age": 'health_age = "1h"',
-    "smarthost": '[smarthost] and below it host = "smtp.example.com"',
-    "smarthost.host": 'host = "smtp.example.com"',
-    "smarthost.by": 'by = "mx" and security = "opportunistic"',
-    "smarthost.protocol": 'protocol = "lmtp"',
-    "smarthost.port": "port = 587",
-    "smarthost.security": 'security = "starttls"',
-    "smarthost.verify": 'verify = "full"',
-    "smarthost.ca": 'ca = "ca.pem"',
-    "smarthost.username": 'username = "gateway"',
-    "smarthost.password": 'password = { env = "SMTP_PASSWORD" }',
-    "smarthost.auth": 'auth = "oauth2" and a table [smarthost.oauth]',
-    "smarthost.oauth": '[smarthost.oauth] and below it provider = "m365" and client_id = "..."',
-    "smarthost.oauth.provider": 'provider = "m365"',
-    "smarthost.oauth.tenant": 'tenant = "example.onmicrosoft.com"',
-    "smarthost.oauth.token_url": 'token_url = "https://login.example.com/token"',
-    "smarthost.oauth.client_id": 'client_id = "11112222-bbbb-3333-cccc-4444dddd5555"',
-    "smarthost.oauth.client_secret": 'client_secret = { env = "OAUTH_SECRET" }',
-    "smarthost.oauth.scope": 'scope = "https://mail.example.com/send"',
-    "smarthost.oauth.refresh_token": 'refresh_token = { file = "refresh-token.txt" }',
-    "smarthost.oauth.grant": 'grant = "client_credentials"',
-    "smarthost.oauth.ca": 'ca = "ca.pem"',
-    "smarthost.oauth.mechanism": 'mechanism = "OAUTHBEARER"',
-    "smarthost.sender": 'sender = "gateway@example.com"',
-    "smarthost.per_minute": "per_minute = 30",
-    "smarthost.per_day": "per_day = 500",
-    "smarthost.per_session": "per_session = 100",
-    "fetch": '[fetch] and below it host = "odmr.example.com" and domains = ["board7.example.com"]',
-    "fetch.host": 'host = "odmr.example.com"',
-    "fetch.port": "port = 366",
-    "fetch.security": 'security = "starttls"',
-    "fetch.verify": 'verify = "full"',
-    "fetch.ca": 'ca = "ca.pem"',
-    "fetch.username": 'username = "board7"',
-    "fetch.password": 'password = { env = "FETCH_PASSWORD" }',
-    "fetch.domains": 'domains = ["board7.example.com"]',
-    "fetch.every": 'every = "15m"',
-    "fetch.senders": 'senders = ["boss@example.com"]',
-    "fetch.verified_by": 'verified_by = "mx.example.com"',
-    "fetch.forward": 'forward = "ops@example.com"',
-    "mail": '[mail] and below it from = "cold-store@example.com" and to = ["oncall@example.com"]',
-    "mail.from": 'from = "cold-store@example.com"',
-    "mail.to": 'to = ["oncall@example.com"]',
-    "mail.admin": 'admin = "admin@example.com"',
-    "mail.fold": 'fold = "10m"',
-    "mail.heartbeat": 'heartbeat = "1d"',
-    "listener": '[[listener]] and below it port = 2525 and allow = ["192.168.1.0/24"]',
-    "listener.address": 'address = "192.168.1.10"',
-    "listener.port": "port = 2525",
-    "listener.tls": 'tls = "starttls"',
-    "listener.cert": 'cert = "cert.pem"',
-    "listener.key": 'key = "key.pem"',
-    "listener.allow": 'allow = ["192.168.1.0/24"]',
-    "listener.users": 'users = { printer = { env = "PRINTER_PASSWORD" } }',
-    "listener.auth_in_clear": "auth_in_clear = true",
-    "listener.greeting_delay": 'greeting_delay = "2s"',
-    "listener.bare_newline": 'bare_newline = "refuse"',
-    "listener.smtputf8": "smtputf8 = true",
-    "listener.requiretls": "requiretls = true",
-    "listener.mt_priority": "mt_priority = true",
-    "listener.protocol": 'protocol = "lmtp"',
-    "listener.etrn": 'etrn = ["example.com"]',
-    "listener.atrn": 'atrn = { board7 = ["board7.example.com"] }',
-    "queue": '[queue] and below it max_bytes = "512KB"',
-    "queue.max_bytes": 'max_bytes = "512KB"',
-    "queue.max_count": "max_count = 1000",
-    "queue.reserve": 'reserve = "32KB"',
-    "queue.displace": 'displace = "oldest"',
-    "queue.max_message": 'max_message = "10MB"',
-    "queue.cut_through": "cut_through = false",
-    "queue.retry": 'retry = "1m"',
-    "queue.retry_max": 'retry_max = "1h"',
-    "queue.pause": 'pause = "5s"',
-    "queue.pause_max": 'pause_max = "5m"',
-    "queue.delay_notice": 'delay_notice = "4h"',
-    "queue.expire": 'expire = "5d"',
-    "queue.gather": 'gather = "5m"',
-    "queue.bounce": "bounce = false",
-    "device": '[[device]] and below it address = "192.168.1.20" and sender = "scanner@example.com"',
-    "device.address": 'address = "192.168.1.20"',
-    "device.user": 'user = "printer"',
-    "device.sender": 'sender = "scanner@example.com"',
-    "device.per_hour": "per_hour = 60",
-    "device.priority": 'priority = "low"',
-    "sensor": '[[sensor]] and below it name = "freezer"',
-    "sensor.name": 'name = "freezer"',
-    "sensor.driver": 'driver = "file"',
-    "sensor.path": 'path = "freezer.txt"',
-    "sensor.every": 'every = "30s"',
-    "sensor.above": "above = -15.0",
-    "sensor.below": "below = 5.0",
-    "sensor.is": 'is = "open"',
-    "sensor.on": 'on = "open"',
-    "sensor.off": 'off = "closed"',
-    "sensor.hysteresis": "hysteresis = 0.5",
-    "sensor.for": 'for = "5m"',
-    "sensor.repeat": 'repeat = "1h"',
-    "sensor.recovery": "recovery = true",
-    "sensor.failures": "failures = 3",
-    "sensor.timeout": 'timeout = "10s"',
-    "sensor.unit": 'unit = "°C"',
-    "sensor.decimals": "decimals = 1",
-    "sensor.subject": 'subject = "{name}: {value} {unit}"',
-    "sensor.text": 'text = "{name} on {board} is {state} {limit}: {value} {unit}"',
-    "sensor.recovery_subject": 'recovery_subject = "{name} is fine again"',
-    "sensor.recovery_text": 'recovery_text = "It took {lasted}."',
-    "sensor.pin": "pin = 14",
-    "sensor.pull": 'pull = "up"',
-    "sensor.invert": "invert = true",
-    "sensor.debounce": 'debounce = "50ms"',
-    "sensor.edge": "edge = true",
-    "sensor.points": "points = [[0, 0.0], [65535, 10.0]]",
-    "sensor.factor": "factor = 0.00152",
-    "sensor.offset": "offset = -20.0",
-    "sensor.rom": 'rom = "28ff641e84160333"',
-    "sensor.reads": 'reads = "humidity"',
-    "sensor.host": 'host = "192.168.1.20"',
-    "sensor.port": "port = 9100",
-    "sensor.ping": "ping = true",
-    "sensor.function": 'function = "oil_level"',
-    "sensor.to": 'to = ["oncall@example.com"]',
-    "sensor.priority": 'priority = "urgent"',
-}
 
 # What the sign-in servers of providers want; the scope depends on the grant. Microsoft: "Authenticate an IMAP, POP or
 # SMTP connection using OAuth" (learn.microsoft.com, Exchange client developer). Google: "OAuth 2.0 Mechanism" (Gmail)
@@ -239,500 +63,6 @@ class ConfigError(UserError):
         super().__init__(text)
 
 
-# ---- values, each a function that gives the normalised value or raises ValueError
-
-
-def _show(value):
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (dict, list)):
-        return "a table" if isinstance(value, dict) else "a list"
-    text = repr(value)
-    return text if len(text) < 50 else text[:46] + "...'"
-
-
-def _text(value, what="text", limit=255):
-    if not isinstance(value, str):
-        raise ValueError(f"{_show(value)} is not text in quotes")
-    if not value.strip():
-        raise ValueError(f"is empty: {what} is needed")
-    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
-        raise ValueError("has a line break or another control character in it")
-    if len(value.encode("utf-8", "surrogatepass")) > limit:
-        raise ValueError(f"is longer than {limit} bytes")
-    return value
-
-
-def _choice(*allowed):
-    def check(value):
-        if value not in allowed:
-            choices = ", ".join(f'"{a}"' for a in allowed)
-            raise ValueError(f"{_show(value)} is none of {choices}")
-        return value
-
-    return check
-
-
-def _flag(value):
-    if not isinstance(value, bool):
-        raise ValueError(f"{_show(value)} is neither true nor false (without quotes)")
-    return value
-
-
-def _port(value):
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
-        raise ValueError(f"{_show(value)} is not a port, a whole number from 1 to 65535")
-    return value
-
-
-def _count(value):
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1_000_000:
-        raise ValueError(f"{_show(value)} is not a whole number from 1 to 1,000,000, or 0 for no limit")
-    return value
-
-
-def _most(value):
-    if _count(value) == 0:
-        raise ValueError("0 would be a queue that takes no mail")
-    return value
-
-
-def _reserve(value):
-    value = size(value)
-    if value < 8192:
-        raise ValueError("is less than 8KB, two blocks of flash, without which no mail can be put aside")
-    return value
-
-
-def _window(value):
-    """As duration(), or 0; the board counts in whole seconds."""
-    if value == 0 and not isinstance(value, bool) or value == "0s":
-        return 0
-    seconds = duration(value)
-    if seconds < 1:
-        raise ValueError(f"{_show(value)} is less than 1s; 0 switches it off")
-    return seconds
-
-
-def _number(value):
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{_show(value)} is not a number (without quotes)")
-    if not abs(value) < 1e30:
-        raise ValueError(f"{value} is not a number that a sensor can reach")
-    return float(value)
-
-
-def _not_negative(value):
-    if _number(value) < 0:
-        raise ValueError(f"{value} is below zero")
-    return float(value)
-
-
-def size(value):
-    """Bytes, from a number or a text such as "512KB" (1 KB is 1,024 bytes)."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        count = value
-    else:
-        found = isinstance(value, str) and re.fullmatch(
-            r"\s*(\d+(?:\.\d+)?)\s*([kKmMgG]?)(?:i?[bB])?\s*", value
-        )
-        if not found:
-            raise ValueError(f"{_show(value)} is not a size: a number with B, KB, MB or GB")
-        count = int(float(found[1]) * _SIZES[found[2].upper()])
-    if count < 1024:
-        raise ValueError(f"{_show(value)} is too small: not even one mail fits in less than 1KB")
-    if count > 1 << 40:
-        raise ValueError(f"{_show(value)} is more than any board or disk image holds")
-    return count
-
-
-def duration(value):
-    """Seconds as a float, from a number of seconds or a text such as "500ms", "1s", "5m", "2h"."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        seconds = float(value)
-    else:
-        found = isinstance(value, str) and re.fullmatch(
-            r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)\s*", value
-        )
-        if not found:
-            raise ValueError(f"{_show(value)} is not a time: a number with ms, s, m, h or d")
-        seconds = float(found[1]) * _TIMES[found[2]]
-    if not 0.01 <= seconds <= 31 * 86400:
-        raise ValueError(f"{_show(value)} is not between 10ms and 31d")
-    return round(seconds, 3)
-
-
-def _every(value):
-    seconds = duration(value)
-    if seconds > 86400:
-        raise ValueError(f"{_show(value)} is more than a day")
-    return seconds
-
-
-def _pace(value):
-    if _every(value) < 1:
-        raise ValueError(f"{_show(value)} is less than 1s")
-    return duration(value)
-
-
-def _debounce(value):
-    seconds = duration(value)
-    if seconds > 1:
-        raise ValueError(f"{_show(value)} is more than 1s; a condition that has to last is said by for = ...")
-    return seconds
-
-
-def is_domain(text):
-    """Whether text is a host name of RFC 1123, with underscores, which local networks have."""
-    return len(text) <= 253 and bool(re.fullmatch(rf"{_LABEL}(?:\.{_LABEL})*\.?", text))
-
-
-def _domain(value):
-    if value == "":
-        return value
-    _text(value, "a domain")
-    if not value.isascii():
-        raise ValueError(f"{_show(value)} has letters outside ASCII; write its xn-- form")
-    if not is_domain(value) or re.fullmatch(r"[\d.]+", value):
-        raise ValueError(f"{_show(value)} is not a domain name")
-    return value.rstrip(".")
-
-
-def _host(value):
-    _text(value, "a host name")
-    try:
-        return str(ipaddress.ip_address(value))
-    except ValueError:
-        pass
-    if re.search(r":\d+$", value):
-        raise ValueError(f"{_show(value)} has a port in it, which goes into port = ...")
-    if not is_domain(value) or re.fullmatch(r"[\d.]+", value):
-        raise ValueError(f"{_show(value)} is neither a host name nor an IP address")
-    return value.rstrip(".")
-
-
-def _ip(value):
-    try:
-        if not isinstance(value, str):
-            raise ValueError
-        return str(ipaddress.ip_address(value))
-    except ValueError:
-        raise ValueError(
-            f"{_show(value)} is not an IP address of this machine (0.0.0.0 is all of them)"
-        ) from None
-
-
-def _name_servers(value):
-    """Pairs of IP address and port, from one or a list of "192.168.1.1", "192.168.1.1:5353" or "[fd00::1]:53"."""
-    servers, wrong = [], []
-    for item in value if isinstance(value, list) else [value]:
-        try:
-            host, _, port = item.rpartition(":")
-            if ":" in host and not host.endswith("]") or not host:
-                host, port = item, 53  # all of it is an address
-            ip = ipaddress.ip_address(host.strip("[]"))
-            if ip.is_unspecified or ip.is_multicast or not 1 <= int(port) <= 65535:
-                raise ValueError
-            servers.append([str(ip), int(port)])
-        except (AttributeError, ValueError):
-            wrong.append(f"{_show(item)} is not the IP address of a name server")
-    if not 1 <= len(servers) + len(wrong) <= 3:
-        wrong.append("takes one to three name servers; leave it out for those that the network names")
-    if wrong:
-        raise ValueError("; ".join(wrong))
-    return servers
-
-
-def mailbox(value):
-    """An e-mail address as RFC 5321, section 4.1.2, or RFC 6531 has it, without the rarely seen quoted form. A domain
-    becomes what DNS knows it by."""
-    _text(value, "an e-mail address", 1000)
-    if "<" in value or " " in value:
-        raise ValueError(f"{_show(value)} has more than the address in it; leave out the name")
-    shown = value
-    if not value.isascii():
-        value = unicodedata.normalize("NFC", value)
-        try:
-            value = _library("utf8").normal(value)
-        except ValueError:
-            raise ValueError(f"{_show(shown)} is no e-mail address") from None
-        if not value.isascii():
-            return value
-    local, at, domain = value.rpartition("@")
-    if not at:
-        raise ValueError(f"{_show(value)} has no @")
-    if len(local) > 64 or not re.fullmatch(rf"{_ATEXT}(?:\.{_ATEXT})*", local):
-        raise ValueError(f"{_show(value)} has something before the @ that no address may have")
-    literal = re.fullmatch(r"\[(?:IPv6:)?([0-9A-Fa-f.:]+)\]", domain)
-    try:
-        good = ipaddress.ip_address(literal[1]) if literal else is_domain(domain)
-    except ValueError:
-        good = False
-    if not good or domain.endswith("."):
-        raise ValueError(f"{_show(value)} has no domain after the @")
-    return value
-
-
-def _mailbox_or_none(value):
-    return "" if value == "" else mailbox(value)
-
-
-def _mailboxes(value):
-    """One address or a list of them."""
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list):
-        raise ValueError(f"{_show(value)} is not a list of addresses")
-    if not value:
-        raise ValueError("is empty: nobody would get the mail")
-    right, wrong = [], []
-    for item in value:
-        try:
-            right.append(mailbox(item))
-        except ValueError as e:
-            wrong.append(str(e))
-    if wrong:
-        raise ValueError("; ".join(wrong))
-    return list(dict.fromkeys(right))
-
-
-def _networks(value):
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list):
-        raise ValueError(f"{_show(value)} is not a list of networks")
-    nets, wrong = [], []
-    for item in value:
-        if not isinstance(item, str):
-            wrong.append(f"{_show(item)} is not a network such as 192.168.1.0/24")
-            continue
-        try:
-            net = ipaddress.ip_network(item)
-        except ValueError:
-            try:  # host bits set: what was meant is known
-                meant = ipaddress.ip_network(item, strict=False)
-                wrong.append(f'{item!r} has bits after its prefix; the network is "{meant}"')
-            except ValueError:
-                wrong.append(f"{_show(item)} is not a network such as 192.168.1.0/24")
-            continue
-        if net.prefixlen < (8 if net.version == 4 else 7):  # the largest private ones
-            wrong.append(f"{item!r} is much of the internet: this would be an open relay")
-        nets.append(str(net))
-    if wrong:
-        raise ValueError("; ".join(wrong))
-    return nets
-
-
-def _domains(value):
-    """Domains of recipients, in lower case."""
-    value = [value] if isinstance(value, str) else value
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{_show(value)} is not a list of domains")
-    return list(dict.fromkeys(_domain(_text(v, "a domain")).lower() for v in value))
-
-
-def _fetchers(value):
-    if not isinstance(value, dict) or not value:
-        raise ValueError(f"{_show(value)} is not a table of users and their domains")
-    return {_user(user): _domains(domains) for user, domains in value.items()}
-
-
-def _forward(value):
-    return value if value in ("", "*") else mailbox(value)
-
-
-def _readers(value):
-    """The networks that may see the status page."""
-    try:
-        return _networks(value)
-    except ValueError as e:
-        raise ValueError(str(e).replace("this would be an open relay", "anybody could try passwords")) from None
-
-
-def _names(value):
-    if not isinstance(value, list) or not all(isinstance(v, str) and is_domain(v) for v in value):
-        raise ValueError(f"{_show(value)} is not a list of host names")
-    return value
-
-
-def _age(value):
-    seconds = duration(value)
-    if seconds < 60:
-        raise ValueError(f"{_show(value)} is less than 1m: mail that is deferred once waits longer than that")
-    return int(seconds)
-
-
-def _status_password(value, info):
-    secret = _secret(value, info)
-    if len(secret) < 8:
-        raise ValueError("is shorter than 8 characters, and everybody on the network may guess")
-    return secret
-
-
-def _device_network(value):
-    if not isinstance(value, str):
-        raise ValueError(f"{_show(value)} is not an IP address or network such as 192.168.1.20")
-    return _networks([value])[0]
-
-
-def _zone(value):
-    return timezone.rule(_text(value, "the name of a time zone"))
-
-
-def _read(value, info):
-    """The bytes of a file that board.toml names; its path is relative to board.toml."""
-    path = info.context["base"] / _text(value, "the name of a file", 4096)
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        raise ValueError(f"the file {path} cannot be read: {e.strerror}") from None
-
-
-class _Clear(str):
-    """A password that the board is to store as it is."""
-
-
-def _lan_secret(value, info):
-    """A LAN user's password: as _secret; with store = "clear" in its table it is a _Clear."""
-    if not isinstance(value, dict) or "store" not in value:
-        return _secret(value, info)
-    value = dict(value)
-    store = value.pop("store")
-    if store not in ("verifier", "clear"):
-        raise ValueError(f'store = {_show(store)} is neither "verifier" (what is best) nor "clear" (for CRAM-MD5)')
-    secret = _secret(value, info)
-    return _Clear(secret) if store == "clear" else secret
-
-
-def _secret(value, info):
-    """A password: text, { env = "NAME" } or { file = "NAME" }."""
-    if isinstance(value, dict):
-        if set(value) == {"env"}:
-            name = _text(value["env"], "the name of a variable")
-            secret = info.context["env"].get(name)
-            if secret is None:
-                raise ValueError(
-                    f"the environment variable {name} is not set; set it first: export {name}='...'"
-                )
-            what = f"the environment variable {name}"
-        elif set(value) == {"file"}:
-            try:
-                secret = _read(value["file"], info).decode().rstrip("\r\n")
-            except UnicodeDecodeError:
-                raise ValueError(f"the file {value['file']} is not text in UTF-8") from None
-            what = f"the file {value['file']}"
-        else:
-            raise ValueError('a table here has one key: { env = "NAME" } or { file = "NAME" }')
-    elif isinstance(value, str):
-        secret, what = value, "the password"
-    else:
-        raise ValueError("is neither text in quotes nor { env = ... }")  # it may be one all the same: not shown
-    if not secret:
-        raise ValueError(f"{what} is empty")
-    if len(secret.encode("utf-8", "surrogatepass")) > 4096:
-        raise ValueError(f"{what} is longer than 4,096 bytes")
-    if any(c in secret for c in "\0\r\n"):
-        raise ValueError(f"{what} has a line break or NUL in it")
-    try:
-        secret.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{what} is not text in UTF-8") from None
-    return secret
-
-
-def _wifi_password(value, info):
-    return boards.wifi_password(_secret(value, info))
-
-
-def _refresh_token(value, info):
-    secret = _secret(value, info).strip()
-    if not re.fullmatch(r"[!-~]+", secret):
-        raise ValueError("has something in it that no refresh token has, such as a space")
-    return secret
-
-
-def _token_url(value):
-    _text(value, "the address of a token server", 1000)
-    if value.startswith("http://"):
-        raise ValueError("begins with http://: secret and tokens could be read on the way; only https:// will do")
-    found = re.fullmatch(r"https://([^/?#:@]+)(?::(\d+))?(/[!-~]*)?", value)
-    if not found or not is_domain(found[1]) or "#" in value or not 1 <= int(found[2] or 1) <= 65535:
-        raise ValueError(f"{_show(value)} is not the https:// address of a token server")
-    return value
-
-
-def _ping_url(value, info):
-    """A secret: who knows it can say that all is well."""
-    url = _secret(value, info)
-    found = re.fullmatch(r"https?://([^/?#:@]+)(?::(\d+))?(/[!-~]*)?", url)
-    if not found or not is_domain(found[1]) or "#" in url or not 1 <= int(found[2] or 1) <= 65535:
-        raise ValueError("is not the https:// address of something that waits for a ping")
-    return url
-
-
-def _tenant(value):
-    if not isinstance(value, str) or not is_domain(value):
-        raise ValueError(f"{_show(value)} is neither the ID nor a domain of a tenant")
-    return value
-
-
-def _b64(data):
-    return binascii.b2a_base64(data, newline=False).decode()
-
-
-def _certificates(value, info, what):
-    data = _read(value, info)
-    try:
-        return x509.load_pem_x509_certificates(data)
-    except ValueError:
-        hint = ""
-        if data[:1] == b"\x30":
-            hint = f"; it looks like DER, turn it round: openssl x509 -inform der -in {value}"
-        raise ValueError(f"the file {value} holds no {what} in PEM form{hint}") from None
-
-
-def _cas(value, info):
-    files = [value] if isinstance(value, str) else value
-    if not isinstance(files, list) or not files:
-        raise ValueError(f"{_show(value)} is not the name of a file")
-    certs = [c for name in files for c in _certificates(name, info, "CA certificate")]
-    if len(certs) > MAX_CAS:
-        raise ValueError(
-            f"holds {len(certs)} certificates, and a board has memory for {MAX_CAS}: give only"
-            " the CA"
-            " that signed the smart host's certificate"
-        )
-    now = datetime.datetime.now(datetime.UTC)
-    if all(c.not_valid_after_utc < now for c in certs):
-        raise ValueError(f"expired on {certs[0].not_valid_after_utc:%Y-%m-%d}: get the present one")
-    return [_b64(c.public_bytes(ser.Encoding.DER)) for c in certs]
-
-
-def _cert(value, info):
-    return _b64(_certificates(value, info, "certificate")[0].public_bytes(ser.Encoding.DER))
-
-
-def _key(value, info):
-    data = _read(value, info)
-    try:
-        key = ser.load_pem_private_key(data, None)
-        # The traditional form is the one that every mbedTLS reads.
-        der = key.private_bytes(
-            ser.Encoding.DER, ser.PrivateFormat.TraditionalOpenSSL, ser.NoEncryption()
-        )
-    except TypeError:
-        raise ValueError(
-            f"the key in {value} has a pass phrase, which a board cannot ask"
-        ) from None
-    except Exception:
-        raise ValueError(f"the file {value} holds no RSA or EC private key in PEM form") from None
-    return _b64(der)
-
-
-def _user(value):
-    return _text(value, "a user's name")
-
-
 # ---- the tables
 
 
@@ -746,171 +76,171 @@ def _is(check, default=..., alias=None):
 
 
 class Board(_Table):
-    name: _is(lambda v: _text(v, "a name", 64))
-    domain: _is(_domain, "")
-    timezone: _is(_zone, [0])
-    dns: _is(_name_servers, None)
-    ntp: _is(boards.servers(is_domain), None)
+    name: _is(lambda v: kinds.text(v, "a name", 64))
+    domain: _is(kinds.domain, "")
+    timezone: _is(kinds.zone, [0])
+    dns: _is(kinds.name_servers, None)
+    ntp: _is(boards.servers(kinds.is_domain), None)
     led: _is(boards.led, None)
-    watchdog: _is(_flag, None)
+    watchdog: _is(kinds.flag, None)
     profile: _is(boards.profile, None)
 
 
 class Wifi(_Table):
     ssid: _is(boards.ssid)
-    password: _is(_wifi_password, "")
+    password: _is(kinds.wifi_password, "")
     country: _is(boards.country, None)
     hostname: _is(boards.hostname, None)
     address: _is(boards.ipv4, None)
     netmask: _is(boards.netmask, None)
     gateway: _is(boards.ipv4, None)
     dns: _is(boards.ipv4, None)
-    power_save: _is(_flag, None)
+    power_save: _is(kinds.flag, None)
 
 
 class Log(_Table):
-    max_bytes: _is(boards.log_size(size), 32 << 10)
+    max_bytes: _is(boards.log_size(kinds.size), 32 << 10)
 
 
 class Sleep(_Table):
-    every: _is(_pace, 600.0)
-    batch: _is(_pace, 21600.0)
-    urgent: _is(_choice("urgent", "normal", "low"), "urgent")
-    awake: _is(boards.awake(duration), 60.0)
+    every: _is(kinds.pace, 600.0)
+    batch: _is(kinds.pace, 21600.0)
+    urgent: _is(kinds.choice("urgent", "normal", "low"), "urgent")
+    awake: _is(boards.awake(kinds.duration), 60.0)
     wake_pin: _is(sensors.pin, None)
 
 
 class Ping(_Table):
-    url: _is(_ping_url)
-    ca: _is(_cas, [])
-    verify: _is(_choice("full", "none"), "full")
-    every: _is(_pace, 300.0)
-    oldest: _is(_pace, 3600.0)
+    url: _is(kinds.ping_url)
+    ca: _is(kinds.cas, [])
+    verify: _is(kinds.choice("full", "none"), "full")
+    every: _is(kinds.pace, 300.0)
+    oldest: _is(kinds.pace, 3600.0)
 
 
 class Status(_Table):
-    port: _is(_port, 80)
-    address: _is(_ip, "0.0.0.0")
-    password: _is(_status_password)
-    allow: _is(_readers, _PRIVATE)
-    names: _is(_names, [])
-    health: _is(_flag, True)
-    health_age: _is(_age, 3600)
+    port: _is(kinds.port, 80)
+    address: _is(kinds.ip, "0.0.0.0")
+    password: _is(kinds.status_password)
+    allow: _is(kinds.readers, _PRIVATE)
+    names: _is(kinds.names, [])
+    health: _is(kinds.flag, True)
+    health_age: _is(kinds.age, 3600)
 
 
 class SmartHost(_Table):
-    by: _is(_choice("mx"), None)
-    host: _is(_host, "")
-    protocol: _is(_choice("smtp", "lmtp"), "smtp")
-    port: _is(_port, None)
-    security: _is(_choice("starttls", "tls", "none", "opportunistic"), "starttls")
-    verify: _is(_choice("full", "none"), "full")
-    ca: _is(_cas, [])
-    username: _is(_user, "")
-    password: _is(_secret, "")
-    auth: _is(_choice("password", "oauth2"), "password")
+    by: _is(kinds.choice("mx"), None)
+    host: _is(kinds.host, "")
+    protocol: _is(kinds.choice("smtp", "lmtp"), "smtp")
+    port: _is(kinds.port, None)
+    security: _is(kinds.choice("starttls", "tls", "none", "opportunistic"), "starttls")
+    verify: _is(kinds.choice("full", "none"), "full")
+    ca: _is(kinds.cas, [])
+    username: _is(kinds.user_name, "")
+    password: _is(kinds.password, "")
+    auth: _is(kinds.choice("password", "oauth2"), "password")
     oauth: _is(lambda v: v, None)
-    sender: _is(_mailbox_or_none, "")
-    per_minute: _is(_count, None)
-    per_day: _is(_count, None)
-    per_session: _is(_count, None)
+    sender: _is(kinds.mailbox_or_none, "")
+    per_minute: _is(kinds.count, None)
+    per_day: _is(kinds.count, None)
+    per_session: _is(kinds.count, None)
 
 
 class Fetch(_Table):
-    host: _is(_host)
-    port: _is(_port, 366)
-    security: _is(_choice("starttls", "tls", "none"), "starttls")
-    verify: _is(_choice("full", "none"), "full")
-    ca: _is(_cas, [])
-    username: _is(_user)
-    password: _is(_secret)
-    domains: _is(_domains)
-    every: _is(_pace, 900.0)
-    senders: _is(_mailboxes, [])
-    verified_by: _is(lambda v: _domain(v).lower(), "")
-    forward: _is(_forward, "")
+    host: _is(kinds.host)
+    port: _is(kinds.port, 366)
+    security: _is(kinds.choice("starttls", "tls", "none"), "starttls")
+    verify: _is(kinds.choice("full", "none"), "full")
+    ca: _is(kinds.cas, [])
+    username: _is(kinds.user_name)
+    password: _is(kinds.password)
+    domains: _is(kinds.domain_list)
+    every: _is(kinds.pace, 900.0)
+    senders: _is(kinds.mailboxes, [])
+    verified_by: _is(lambda v: kinds.domain(v).lower(), "")
+    forward: _is(kinds.forward, "")
 
 
 class OAuth(_Table):
-    provider: _is(_choice(*PROVIDERS), None)
-    tenant: _is(_tenant, None)
-    token_url: _is(_token_url, None)
-    client_id: _is(lambda v: _text(v, "the client's ID"))
-    client_secret: _is(_secret, "")
-    scope: _is(lambda v: _text(v, "a scope", 1000), None)
-    refresh_token: _is(_refresh_token, "")
-    grant: _is(_choice("refresh_token", "client_credentials"), "refresh_token")
-    ca: _is(_cas, None)
-    mechanism: _is(_choice("XOAUTH2", "OAUTHBEARER"), None)
+    provider: _is(kinds.choice(*PROVIDERS), None)
+    tenant: _is(kinds.tenant, None)
+    token_url: _is(kinds.token_url, None)
+    client_id: _is(lambda v: kinds.text(v, "the client's ID"))
+    client_secret: _is(kinds.password, "")
+    scope: _is(lambda v: kinds.text(v, "a scope", 1000), None)
+    refresh_token: _is(kinds.refresh_token, "")
+    grant: _is(kinds.choice("refresh_token", "client_credentials"), "refresh_token")
+    ca: _is(kinds.cas, None)
+    mechanism: _is(kinds.choice("XOAUTH2", "OAUTHBEARER"), None)
 
 
 class Mail(_Table):
-    from_: _is(mailbox, "", "from")
-    to: _is(_mailboxes, [])
-    admin: _is(_mailbox_or_none, "")
-    fold: _is(_window, None)
-    heartbeat: _is(_window, None)
+    from_: _is(kinds.mailbox, "", "from")
+    to: _is(kinds.mailboxes, [])
+    admin: _is(kinds.mailbox_or_none, "")
+    fold: _is(kinds.window, None)
+    heartbeat: _is(kinds.window, None)
 
 
 class Listener(_Table):
-    address: _is(_ip, "127.0.0.1")
-    port: _is(_port, 2525)
-    tls: _is(_choice(*_TLS), "none")
-    cert: _is(_cert, "")
-    key: _is(_key, "")
-    allow: _is(_networks, [])
-    users: dict[Annotated[Any, PlainValidator(_user)], Annotated[Any, PlainValidator(_lan_secret)]] = {}
-    auth_in_clear: _is(_flag, False)
-    greeting_delay: _is(duration, 0)
-    bare_newline: _is(_choice("fix", "refuse"), "fix")
-    smtputf8: _is(_flag, False)
-    requiretls: _is(_flag, False)
-    mt_priority: _is(_flag, False)
-    protocol: _is(_choice("smtp", "lmtp"), "smtp")
-    etrn: _is(_domains, None)
-    atrn: _is(_fetchers, None)
+    address: _is(kinds.ip, "127.0.0.1")
+    port: _is(kinds.port, 2525)
+    tls: _is(kinds.choice(*_TLS), "none")
+    cert: _is(kinds.cert, "")
+    key: _is(kinds.key, "")
+    allow: _is(kinds.networks, [])
+    users: dict[Annotated[Any, PlainValidator(kinds.user_name)], Annotated[Any, PlainValidator(kinds.lan_secret)]] = {}
+    auth_in_clear: _is(kinds.flag, False)
+    greeting_delay: _is(kinds.duration, 0)
+    bare_newline: _is(kinds.choice("fix", "refuse"), "fix")
+    smtputf8: _is(kinds.flag, False)
+    requiretls: _is(kinds.flag, False)
+    mt_priority: _is(kinds.flag, False)
+    protocol: _is(kinds.choice("smtp", "lmtp"), "smtp")
+    etrn: _is(kinds.domain_list, None)
+    atrn: _is(kinds.fetchers, None)
 
 
 class Queue(_Table):
-    max_bytes: _is(size, 512 << 10)
-    max_count: _is(_most, None)
-    reserve: _is(_reserve, None)
-    displace: _is(_choice("never", "dead", "oldest", "newest"), None)
-    max_message: _is(size, 10 << 20)
-    cut_through: _is(_flag, None)
-    retry: _is(duration, None)
-    retry_max: _is(duration, None)
-    pause: _is(duration, None)
-    pause_max: _is(duration, None)
-    delay_notice: _is(duration, None)
-    expire: _is(duration, None)
-    gather: _is(duration, None)
-    bounce: _is(_flag, None)
+    max_bytes: _is(kinds.size, 512 << 10)
+    max_count: _is(kinds.most, None)
+    reserve: _is(kinds.reserve, None)
+    displace: _is(kinds.choice("never", "dead", "oldest", "newest"), None)
+    max_message: _is(kinds.size, 10 << 20)
+    cut_through: _is(kinds.flag, None)
+    retry: _is(kinds.duration, None)
+    retry_max: _is(kinds.duration, None)
+    pause: _is(kinds.duration, None)
+    pause_max: _is(kinds.duration, None)
+    delay_notice: _is(kinds.duration, None)
+    expire: _is(kinds.duration, None)
+    gather: _is(kinds.duration, None)
+    bounce: _is(kinds.flag, None)
 
 
 class Device(_Table):
-    address: _is(_device_network, "")
-    user: _is(_user, "")
-    sender: _is(_mailbox_or_none, "")
-    per_hour: _is(_count, 0)
-    priority: _is(_choice("urgent", "normal", "low"), "normal")
+    address: _is(kinds.device_network, "")
+    user: _is(kinds.user_name, "")
+    sender: _is(kinds.mailbox_or_none, "")
+    per_hour: _is(kinds.count, 0)
+    priority: _is(kinds.choice("urgent", "normal", "low"), "normal")
 
 
 class Sensor(_Table):
-    name: _is(lambda v: _text(v, "a name", 64))
-    driver: _is(_choice(*sensors.DRIVERS))
-    path: _is(lambda v: _text(v, "the name of a file", 1024), None)
-    every: _is(_every, 10.0)
-    timeout: _is(_every, None)
-    above: _is(_number, None)
-    below: _is(_number, None)
+    name: _is(lambda v: kinds.text(v, "a name", 64))
+    driver: _is(kinds.choice(*sensors.DRIVERS))
+    path: _is(lambda v: kinds.text(v, "the name of a file", 1024), None)
+    every: _is(kinds.within_a_day, 10.0)
+    timeout: _is(kinds.within_a_day, None)
+    above: _is(kinds.number, None)
+    below: _is(kinds.number, None)
     is_: _is(sensors.state, None, "is")
     on: _is(sensors.word, None)
     off: _is(sensors.word, None)
-    hysteresis: _is(_not_negative, 0.0)
-    for_: _is(_window, None, "for")
-    repeat: _is(_window, None)
-    recovery: _is(_flag, None)
+    hysteresis: _is(kinds.not_negative, 0.0)
+    for_: _is(kinds.window, None, "for")
+    repeat: _is(kinds.window, None)
+    recovery: _is(kinds.flag, None)
     failures: _is(sensors.whole(0, 1000, "a number of readings (0 for never)"), None)
     unit: _is(sensors.unit, None)
     decimals: _is(sensors.whole(0, 6, "a number of digits"), None)
@@ -919,21 +249,21 @@ class Sensor(_Table):
     recovery_subject: _is(sensors.template(200, False), None)
     recovery_text: _is(sensors.template(2000, True), None)
     pin: _is(sensors.pin, None)
-    pull: _is(_choice("up", "down", "none"), None)
-    invert: _is(_flag, None)
-    debounce: _is(_debounce, None)
-    edge: _is(_flag, None)
+    pull: _is(kinds.choice("up", "down", "none"), None)
+    invert: _is(kinds.flag, None)
+    debounce: _is(kinds.debounce, None)
+    edge: _is(kinds.flag, None)
     points: _is(sensors.points, None)
-    factor: _is(_number, None)
-    offset: _is(_number, None)
+    factor: _is(kinds.number, None)
+    offset: _is(kinds.number, None)
     rom: _is(sensors.rom, None)
-    reads: _is(_choice("temperature", "humidity"), None)
-    host: _is(_host, None)
-    port: _is(_port, None)
-    ping: _is(_flag, None)
-    function: _is(lambda v: _text(v, "the name of a function", 64), None)
-    to: _is(_mailboxes, [])
-    priority: _is(_choice("urgent", "normal", "low"), "normal")
+    reads: _is(kinds.choice("temperature", "humidity"), None)
+    host: _is(kinds.host, None)
+    port: _is(kinds.port, None)
+    ping: _is(kinds.flag, None)
+    function: _is(lambda v: kinds.text(v, "the name of a function", 64), None)
+    to: _is(kinds.mailboxes, [])
+    priority: _is(kinds.choice("urgent", "normal", "low"), "normal")
 
 
 _SINGLE = {"board": Board, "mail": Mail, "queue": Queue, "wifi": Wifi, "log": Log, "sleep": Sleep, "ping": Ping,
@@ -962,7 +292,7 @@ class _Checker:
     def table(self, model, raw, key):
         """The checked table, or None; what is wrong is noted under `key`."""
         if not isinstance(raw, dict):
-            self.problem(key, f"{_show(raw)} is not a table")
+            self.problem(key, f"{kinds.show(raw)} is not a table")
             return None
         try:
             return model.model_validate(raw, context=self.context)
@@ -987,7 +317,7 @@ class _Checker:
         elif error["type"] == "value_error":
             self.problem(path, str(error["ctx"]["error"]))
         elif error["type"] == "dict_type":
-            self.problem(path, f"{_show(error['input'])} is not a table")
+            self.problem(path, f"{kinds.show(error['input'])} is not a table")
         else:
             self.problem(path, error["msg"])
 
@@ -1423,9 +753,9 @@ def _sensor(model, mail, base, board):
 
 def verifier(password, old=()):
     """A password's SCRAM-SHA-256 verifier (RFC 5803); one of `old` if it is of this password
-    already. For a _Clear one, the password itself, marked.
+    already. For a kinds.Clear one, the password itself, marked.
     """
-    if isinstance(password, _Clear):
+    if isinstance(password, kinds.Clear):
         return _auth().CLEAR + password
     make = _auth().make_verifier
     for text in old:
@@ -1457,12 +787,4 @@ def _old_verifiers(previous):
 
 
 def _auth():
-    return _library("auth")
-
-
-def _library(name):
-    """One of the library's own modules, from the checkout or from inside the wheel."""
-    root = str(build.library().parent)
-    if root not in sys.path:
-        sys.path.insert(0, root)
-    return importlib.import_module(f"smtp.{name}")
+    return build.module("smtp.auth")

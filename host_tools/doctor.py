@@ -10,7 +10,6 @@ import asyncio
 import base64
 import datetime
 import errno
-import importlib
 import ipaddress
 import json
 import os
@@ -26,7 +25,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from . import build, config, unix
+from . import build, config, kinds, unix
 from .errors import UserError
 from .providers import PROVIDERS, explain, known
 
@@ -37,14 +36,6 @@ _VERBS = ("CONNECT", "EHLO", "HELO", "LHLO", "STARTTLS", "MAIL", "RCPT", "RSET",
 _DOMAINS = 5  # whose mail exchangers are examined
 # Token servers whose refresh tokens go on after they were used: asking there takes nothing away from the board.
 _LASTING = ("https://login.microsoftonline.com/", "https://oauth2.googleapis.com/")
-
-
-def _library(name):
-    """A module of the library or of the firmware, which this process finds where the board would."""
-    for at, root in ((0, build.library().parent), (len(sys.path) + 1, build.firmware())):
-        if str(root) not in sys.path:
-            sys.path.insert(at, str(root))
-    return importlib.import_module(name)
 
 
 def _clean(text):
@@ -120,7 +111,7 @@ class Examination:
         try:
             if servers:
                 asked = "by " + ", ".join(ip for ip, _ in servers)
-                resolve = _library("smtp.dns").Resolver([tuple(s) for s in servers], time.monotonic).resolve
+                resolve = build.module("smtp.dns").Resolver([tuple(s) for s in servers], time.monotonic).resolve
                 found = await asyncio.wait_for(resolve(host), self.patience)
             else:
                 asked = "by this computer"
@@ -137,7 +128,7 @@ class Examination:
         return found
 
     async def connect(self, addresses):
-        connect = _library("smtp.stream").connect
+        connect = build.module("smtp.stream").connect
         why = {}
         for address in addresses:
             try:
@@ -174,14 +165,14 @@ class Examination:
     async def start(self, stream):
         """A client.Client that may send mail, or None."""
         table = self.table
-        client_module = _library("smtp.client")
+        client_module = build.module("smtp.client")
         security = table["security"]
         tls, kind = None, client_module.Client
         if self.lmtp:
-            kind = _library("smtp.lmtp").LMTP
+            kind = build.module("smtp.lmtp").LMTP
         if security == "opportunistic":
-            kind = _library("smtp.mx").Opportunistic
-            context = _library("smtp.stream").client_context((), False)
+            kind = build.module("smtp.mx").Opportunistic
+            context = build.module("smtp.stream").client_context((), False)
             context.maximum_version = ssl.TLSVersion.TLSv1_2  # a board speaks no other
             stream.context = tls = (context, self.host)
         elif security != "none":
@@ -243,7 +234,7 @@ class Examination:
                     "find out which CA the smart host goes to, and add it now: up to 8 are allowed",
                 )  # fmt: skip
         try:
-            context = _library("smtp.stream").client_context(ders, verify)
+            context = build.module("smtp.stream").client_context(ders, verify)
         except (ValueError, ssl.SSLError) as e:
             self.report.bad("CA", f"smarthost.ca cannot be used: {e}", "give the CA as a PEM file")
             return None
@@ -263,7 +254,7 @@ class Examination:
                 "if the board has not used it yet, or it lasts: --oauth",
             )  # fmt: skip
             return "", mechanism
-        tokens_module, session_error = _library("smtp.oauth"), _library("smtp.client").SessionError
+        tokens_module, session_error = build.module("smtp.oauth"), build.module("smtp.client").SessionError
         oauth["ca"] = oauth.get("ca") or self.table.get("ca", ())
         with tempfile.TemporaryDirectory() as path:
             try:
@@ -608,7 +599,7 @@ class Examination:
         await self.ask(stream, client, b"RSET")
 
     async def deliver(self, stream, client):
-        compose, client_module = _library("smtp.message").compose, _library("smtp.client")
+        compose, client_module = build.module("smtp.message").compose, build.module("smtp.client")
         sender = self.senders()[0]
         board = self.values["board"]["name"]
         text = "edgepost doctor sent this mail to try the way to its reader. Nothing is wrong."
@@ -665,10 +656,10 @@ async def exchangers(report, host, values, to, send, patience):
     report.about = "delivery by MX"
     if not domains:
         report.note("MX", "no recipient is configured: no domain is tried", "--to ADDRESS tries that one's")
-    mx, refusal = _library("smtp.mx"), _library("smtp.reply").SMTPError
+    mx, refusal = build.module("smtp.mx"), build.module("smtp.reply").SMTPError
     servers = [tuple(server) for server in values["board"].get("dns") or ()]
-    servers = servers or _library("names").nameservers("/etc/resolv.conf")
-    resolver = _library("smtp.dns").Resolver(servers, time.monotonic)
+    servers = servers or build.module("names").nameservers("/etc/resolv.conf")
+    resolver = build.module("smtp.dns").Resolver(servers, time.monotonic)
     for domain in domains[:_DOMAINS]:
         report.about = f"mail for {domain}"
         try:
@@ -747,7 +738,7 @@ async def clock(report, values, servers=None):
     report.about = "this computer"
     if servers is None:
         servers = values["board"].get("ntp") or ["pool.ntp.org"]
-    sntp = _library("sntp")
+    sntp = build.module("sntp")
     for server in servers:
         name, port = server if isinstance(server, (list, tuple)) else (server, 123)
         try:
@@ -807,7 +798,7 @@ def run(args):
     """`edgepost doctor`, with its arguments. Gives the exit status: 0 all is good, 1 something is not."""
     if args.send and not args.to:
         raise UserError("--send needs a recipient: --to oncall@example.com")
-    to = config.mailbox(args.to) if args.to else ""
+    to = kinds.mailbox(args.to) if args.to else ""
     values, warnings = config.load(args.board, os.environ, unix.old_config(Path(args.board).with_suffix(".state")))
     width = shutil.get_terminal_size((80, 24)).columns
     about, out = None, sys.stdout  # which is another one while a board is talked to

@@ -26,7 +26,7 @@ from pathlib import Path
 import tomlkit
 from cryptography import x509
 
-from . import certificates, config, device, doctor, fleet, roots, start, wizard
+from . import certificates, config, device, doctor, fleet, kinds, roots, start, wizard
 from .ask import agree, ask
 from .board import hostname_of
 from .errors import UserError
@@ -522,7 +522,7 @@ def run(args):
     path = Path(args.board_toml)
     if args.to:
         try:
-            config.mailbox(args.to)
+            kinds.mailbox(args.to)
         except ValueError as e:
             raise UserError(f"--to {args.to}: {e}") from None
     if not path.exists() and not args.check:

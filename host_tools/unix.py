@@ -19,7 +19,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from . import build, config
+from . import build, config, kinds
 from .errors import UserError
 
 HOW_TO_GET = (
@@ -167,7 +167,7 @@ def flash_size(asked, values, state):
     wanted = values["queue"]["max_bytes"]
     if asked is not None:
         try:
-            asked = config.size(int(asked) if str(asked).isdigit() else asked)
+            asked = kinds.size(int(asked) if str(asked).isdigit() else asked)
         except ValueError as e:
             raise UserError(f"--flash-size {e}; for example: --flash-size 2MB") from None
     if state.image.exists() and state.image.stat().st_size:

@@ -8,7 +8,7 @@ import socket
 
 import tomlkit
 
-from . import config, sensors
+from . import config, kinds, sensors
 from .ask import ask, choice, secret
 from .certificates import write_private
 from .errors import UserError
@@ -156,8 +156,8 @@ def _smarthost(hidden):
     if provider == "m365":
         how = choice("It signs in with (docs/providers.md)", ("oauth2", "password"), "oauth2")
     if how == "oauth2":
-        tenant = ask("Tenant: its ID or one of its domains", config._tenant, key="smarthost.oauth.tenant")
-        client = ask("Application (client) ID", config._text, key="smarthost.oauth.client_id")
+        tenant = ask("Tenant: its ID or one of its domains", kinds.tenant, key="smarthost.oauth.tenant")
+        client = ask("Application (client) ID", kinds.text, key="smarthost.oauth.client_id")
         value = hidden.ask("Client secret (empty: somebody signs in)", "smarthost.password", "client-secret", True)
         text += 'auth = "oauth2"\n\n[smarthost.oauth]\nprovider = "m365"\n'
         text += f"tenant = {q(tenant)}\nclient_id = {q(client)}\n"

@@ -16,7 +16,8 @@ _TRY = const(30)  # seconds for the router to let us in, and for DHCP
 _SOON = const(8)  # seconds after which a failure is believed: at first an ESP32 tells the one before
 _MOST = const(120)  # seconds between two attempts
 _TIRED = const(5)  # failed attempts until the radio is switched off and on
-_LOST = const(3)  # seconds without a network until it is lost
+_CALM = const(3)  # seconds between two looks at a network that is there
+_LOST = const(3)  # looks without a network, a second between them, until it is lost
 
 # What a status means that does not change by itself: the names that a port may have for it.
 _FAULTS = (
@@ -141,7 +142,7 @@ class Station:
                 self.on_up()
             gone = 0
             while gone < _LOST:
-                await asyncio.sleep(1)
+                await asyncio.sleep(1 if gone else _CALM)
                 gone = 0 if self.wlan.isconnected() else gone + 1
         finally:
             self.up = False

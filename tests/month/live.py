@@ -117,6 +117,9 @@ def prepare(out, cause, seed):
     from smtp import relay
 
     certify(out, relay)
+    import watch as dog
+
+    dog._FEED = 3  # nothing blocks here but sleep(), and most of what happens in a month is this
     if BROKEN == "alert":
         lose(out)
     random.seed(seed)

@@ -340,7 +340,7 @@ class Flash:
             except OSError:
                 pass
             gc.collect()
-            flash = (RamFlash if gc.mem_free() > 4 * self.blocks * 4096 // 3 else SparseFlash)(self.blocks)
+            flash = (RamFlash if gc.mem_free() > 2 * self.blocks * 4096 else SparseFlash)(self.blocks)
             vfs.VfsLfs2.mkfs(flash, progsize=256, readsize=256)
             vfs.mount(vfs.VfsLfs2(flash, progsize=256, readsize=256), "/t")
             return "/t"

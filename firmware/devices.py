@@ -17,10 +17,14 @@ class Devices:
         for item in items:
             address = item.get("address")
             limit = item.get("per_hour")
+            if item.get("sender"):
+                item = dict(item)
+                item["meta"] = {"q": item["sender"]}
             self.items.append((address and [parse_network(address)], item, limit and Rate(limit, 3600)))
 
     def find(self, envelope):
-        """The table (dict) of the device that has sent MAIL, {} when none fits. Counts one mail; raises SMTPError 450
+        """The table (dict) of the device that has sent MAIL, {} when none fits; `meta` is what the queue shall keep of
+        it, see relay. Counts one mail; raises SMTPError 450
         when that is one too many."""
         ip = parse_ip(envelope.peer)
         for networks, item, rate in self.items:

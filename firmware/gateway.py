@@ -160,15 +160,8 @@ class Intake:
         if envelope.notify:
             meta["n"] = envelope.notify
         device = self.devices.find(envelope) if self.devices else {}
-        if device.get("sender"):
-            meta["q"] = device["sender"]
+        meta.update(device.get("meta", {}))
         priority = PRIORITY[device.get("priority", "normal")]
-        if envelope.extra:
-            from smtp.extra import level
-
-            meta["e"] = envelope.extra
-            if "priority" not in device:
-                priority = level(envelope.extra, priority)
         if self.relay and not envelope.size and envelope.peer in self.large:
             return self.through(envelope, meta, priority)
         try:

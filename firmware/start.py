@@ -143,13 +143,15 @@ def build(board, config, work, network=True):
         listener.dsn = True
         listener.greet_delay = int(item.get("greeting_delay", 0) * 1000)
         listener.bare = item.get("bare_newline", "fix")
-        if item.get("extra"):
-            from smtp import onward, utf8  # noqa: F401 (now: later they would leave the heap in pieces)
-            from smtp.extra import Extra
-
-            Extra(listener, item["extra"])
         if hops:
             hops.listen(listener, item, relay)
+        if item.get("extra") or item.get("protocol"):
+            from smtp import onward, utf8  # noqa: F401 (now: later they would leave the heap in pieces)
+            from smtp.extra import Extra, Wishes
+
+            intake.devices = Wishes(intake.devices)
+            if item.get("extra"):
+                Extra(listener, item["extra"])
         if slots:
             listener.slots = slots
             listener.timeout = 60000  # a device that does nothing keeps others from TLS

@@ -16,7 +16,7 @@ def greet(listener):
     hook = listener.mail_hook
 
     def mail_hook(mail):
-        mail.extra += " LMTP"
+        mail.extra = getattr(mail, "extra", "") + " LMTP"  # it has one where extra.Extra is
         if hook:
             hook(mail)
 

@@ -219,11 +219,15 @@ def plain(line):
 
 
 def traced(field, extra):
-    """A Received field without its date and end, which tells what the mail asked for (RFC 6531 4.3, RFC 6710), or that
-    it came by LMTP (RFC 3848)."""
+    """A Received field (bytes) as it tells what the mail asked for, too (RFC 6531 4.3, RFC 6710), or that it came by
+    LMTP (RFC 3848)."""
     if "LMTP" in extra.split():
-        field = field.replace(" with ESMTP", " with LMTP", 1)
+        field = field.replace(b" with ESMTP", b" with LMTP", 1)
     if "SMTPUTF8" in extra:
-        field = field.replace(" with ESMTP", " with UTF8SMTP", 1).replace(" with LMTP", " with UTF8LMTP", 1)
+        field = field.replace(b" with ESMTP", b" with UTF8SMTP", 1).replace(b" with LMTP", b" with UTF8LMTP", 1)
     value = param(extra, "MT-PRIORITY")
-    return field + "\r\n\tPRIORITY " + value if value else field
+    if value:
+        at = field.rfind(b";\r\n\t")  # the date, if there is one
+        at = at if at >= 0 else len(field) - 2
+        field = field[:at] + b"\r\n\tPRIORITY " + value.encode() + field[at:]
+    return field

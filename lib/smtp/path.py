@@ -25,7 +25,6 @@ class Envelope:
 
     sender  reverse-path, "" for the null one      rcpts  list of str
     size    octets declared with SIZE, 0 unknown   body   "", "7BIT" or "8BITMIME"
-    extra   " SMTPUTF8" and the like, see extra, or ""
     dsn     " RET=... ENVID=..." as given, or ""   notify  None, or for each of rcpts " NOTIFY=... ORCPT=..." or ""
     peer    IP address as text
     helo    name the peer gave                     user   who authenticated, or None
@@ -33,7 +32,7 @@ class Envelope:
     """
 
     size = 0
-    body = dsn = extra = ""
+    body = dsn = ""
     notify = user = None
     tls = esmtp = False
 

@@ -476,8 +476,11 @@ class Job:
         if "p" in meta:
             how = meta["x"]
             top = Envelope("", self.rcpts, meta["p"], meta["h"], how & 4 or None, bool(how & 2), bool(how & 1))
-            top.extra = meta.get("e")
             top = received(top, relay.name, meta["i"], self.date())
+            if "e" in meta:
+                from .onward import traced
+
+                top = traced(top, meta["e"])
         self.size = mail.size + len(top) + 300
         out = Outgoing(mail.read, mail.size, top, missing, sender)
         if mail.eight and "8BITMIME" not in relay.ext:

@@ -111,8 +111,6 @@ class Listener:
         self.greet_delay = 0  # ms in which nobody may talk before the greeting
         self.dsn = False  # True: the backend sees to delivery status notifications (RFC 3461), DSN is offered
         self.slots = None  # slots.Slots: the TLS sessions that there is memory for
-        self.extra = None  # extra.Extra: SMTPUTF8, REQUIRETLS and MT-PRIORITY
-        self.parse = parse_path
         self.timeout = _TIMEOUT
         self.mail_timeout = _MAIL_TIMEOUT
         self.last = (None, False)
@@ -276,8 +274,6 @@ class Session:
             out += b"250-DSN\r\n"
         if on.tls == "starttls" and not self.tls:
             out += b"250-STARTTLS\r\n"
-        if on.extra:
-            out += on.extra.hello(self.tls)
         if self.may_login():
             out += b"250-AUTH %s\r\n" % " ".join(on.mechanisms()).encode()
         self.io.out += out + b"250 ENHANCEDSTATUSCODES\r\n"
@@ -302,7 +298,7 @@ class Session:
                 raise SMTPError(530, "5.7.0", "say STARTTLS, then authenticate")
             on.log("refused mail from %s: not in an allowed network, not authenticated" % self.peer)
             raise SMTPError(550, "5.7.1", "relaying denied")
-        sender, rest = on.parse(arg[5:], self.known)
+        sender, rest = parse_path(arg[5:], self.known)
         mail = Envelope(sender, None, self.peer, self.helo or "", self.user, self.tls, self.esmtp)
         if rest:
             for key, value in parse_params(rest).items():
@@ -316,8 +312,6 @@ class Session:
                         raise SMTPError(501, "5.5.4", "BODY is 7BIT or 8BITMIME")
                 elif on.dsn and key in ("RET", "ENVID"):
                     mail.dsn += dsn_param(key, value)
-                elif on.extra and on.extra.take(mail, key, value):
-                    pass
                 elif key != "AUTH":  # RFC 4954 5: accepted, the submitter is not passed on
                     raise SMTPError(555, "5.5.4", "parameter %s is not supported" % key)
         if mail.size > on.max_size:
@@ -336,7 +330,7 @@ class Session:
             raise SMTPError(503, "5.5.1", "say MAIL first")
         if arg[:3] != b"TO:" and arg[:3].upper() != b"TO:":
             raise SMTPError(501, "5.5.4", "say RCPT TO:<address>")
-        to, rest = self.on.parse(arg[3:], self.known, "5.1.3")
+        to, rest = parse_path(arg[3:], self.known, "5.1.3")
         if not to:
             raise SMTPError(501, "5.1.3", "a recipient is needed")
         dsn = ""

@@ -201,10 +201,6 @@ def received(envelope, by, ident, when_text):
     out += "by " + by + " with " + kind + " id " + ident
     if len(envelope.rcpts) == 1:
         out += "\r\n\tfor <" + envelope.rcpts[0] + ">"
-    if envelope.extra:
-        from .onward import traced
-
-        out = traced(out, envelope.extra)
     return (out + (";\r\n\t" + when_text if when_text else "") + "\r\n").encode()
 
 

@@ -115,13 +115,14 @@ class Box:
 
     def open(self, envelope):
         assert 0 < len(envelope.rcpts) <= 100
+        extra = getattr(envelope, "extra", "")
         for address in [envelope.sender, *envelope.rcpts]:
             if not address.isascii():
-                assert "SMTPUTF8" in envelope.extra and utf8.normal(address) == address, address
+                assert "SMTPUTF8" in extra and utf8.normal(address) == address, address
             assert address.isprintable() or not address.isascii(), address
-        assert "REQUIRETLS" not in envelope.extra or envelope.tls
+        assert "REQUIRETLS" not in extra or envelope.tls
         assert all(n.isascii() for n in envelope.notify or ())
-        assert level(envelope.extra) in (None, 0, 1, 2)
+        assert level(extra) in (None, 0, 1, 2)
         self.maybe()
         self.open_sinks += 1
         return Sink(self)

@@ -6,6 +6,7 @@ from smtp import lmtpd
 from smtp.client import SessionError
 from smtp.extra import Extra
 from smtp.lmtp import LMTP
+from smtp.onward import traced
 from smtp.reply import SMTPError
 from smtp.server import Listener, Session
 from smtp.stream import Wire
@@ -260,10 +261,10 @@ def test_what_came_by_lmtp_says_so_in_its_received_field():
     for utf8, user, keyword in ((False, None, "LMTP"), (True, None, "UTF8LMTP"), (False, "printer", "LMTPA")):
         box = Box()
         listener = Listener("mx.example.com", box, networks=NETWORKS)
-        if utf8:
-            Extra(listener, ("SMTPUTF8",))
         listener.commands = lmtpd.COMMANDS
         lmtpd.greet(listener)
+        if utf8:
+            Extra(listener, ("SMTPUTF8",))
         wire = Wire(bytearray(2048))
         session = Session(wire, LAN, listener)
         session.user = user
@@ -286,7 +287,7 @@ def test_what_came_by_lmtp_says_so_in_its_received_field():
             C: .
             S: 250 2.0.0 queued
         """ % ("S: 250-SMTPUTF8" if utf8 else "", " SMTPUTF8" if utf8 else ""))  # fmt: skip
-        field = str(received(box.mails[0][0], "gw", "1", ""), "utf-8")
+        field = str(traced(received(box.mails[0][0], "gw", "1", ""), box.mails[0][0].extra), "utf-8")
         assert " with %s id 1\r\n" % keyword in field, field
 
 

@@ -5,7 +5,7 @@ from expect import eq, raises
 from play import CUTS, play
 from smtp import utf8
 from smtp.client import Client, Mail
-from smtp.extra import Extra
+from smtp.extra import Extra, Wishes
 from smtp.message import compose
 from smtp.mime import compose as compose_mime
 from smtp.onward import Plain, anywhere
@@ -26,7 +26,8 @@ class Asked(Box):
 
     def mail(self, envelope):
         Box.mail(self, envelope)
-        self.mails_asked.append((envelope.sender, envelope.body, " ".join(sorted(envelope.extra.split()))))
+        extra = sorted(getattr(envelope, "extra", "").split())
+        self.mails_asked.append((envelope.sender, envelope.body, " ".join(extra)))
 
 
 def asked():
@@ -47,13 +48,8 @@ def tls(world):
     for _, _, listener in world.servers:
         extra = listener.extra
         hello, take = extra.hello, extra.take
-
-        def as_if(mail, key, value, take=take):
-            mail.tls = True
-            return take(mail, key, value)
-
         extra.hello = lambda tls, hello=hello: hello(True)
-        extra.take = as_if
+        extra.take = lambda tls, key, value, take=take: take(True, key, value)
     for host in world.hosts:
         host.security = "tls"
 
@@ -539,6 +535,7 @@ def test_on_the_wire_an_urgent_mail_has_its_priority():
 
 def declared(site, *words):
     Extra(site.listener, words or ("SMTPUTF8", "REQUIRETLS", "MT-PRIORITY"))
+    site.intake.devices = Wishes(site.intake.devices)
     return site
 
 
@@ -567,7 +564,7 @@ async def test_a_priority_counts_unless_the_device_has_one():
         mail = b"Subject: x\r\n\r\nx\r\n"
         for table in ({"user": "x"}, {"priority": "low"}, {"per_hour": 9}):
             table["address"] = "127.0.0.1/32"
-            site.intake.devices = Devices([table], site.clock.uptime)
+            site.intake.devices.devices = Devices([table], site.clock.uptime)
             for more in ("", " MT-PRIORITY=4", " MT-PRIORITY=-4", " MT-PRIORITY=0"):
                 said = await site.send(mail, more=more)
                 assert said.startswith("250"), said
@@ -578,7 +575,8 @@ async def test_a_priority_counts_unless_the_device_has_one():
 async def test_a_device_with_a_sender_of_its_own_may_write_in_utf_8():
     async with Site(Host()) as site:
         declared(site)
-        site.intake.devices = Devices([{"address": "127.0.0.1/32", "sender": "scan@example.com"}], site.clock.uptime)
+        table = {"address": "127.0.0.1/32", "sender": "scan@example.com"}
+        site.intake.devices.devices = Devices([table], site.clock.uptime)
         said = await site.send(HEAD, ("jörg@example.net",), sender="müller@example.com", more=" SMTPUTF8")
         assert said.startswith("250"), said
         mail = site.queue.take()

@@ -1,4 +1,4 @@
-"""What a person can do where there is no session with a smart host. Loaded when there is none.
+"""What a person can do where there is no session with a smart host. Loaded when there is none, or a name is none.
 
 May use: nothing.
 """
@@ -20,6 +20,9 @@ _TABLE = {
     "oauth": "Until then nothing is sent there",
     "lost": "It is tried again",
 }
+NO_NAME = (
+    "this is no host name: letters, digits, - and _, at most 63 between two dots and 253 in all, an international name"
+    " in its xn-- form")
 
 
 def what_to_do(reason):

@@ -7,7 +7,7 @@ A reply counts when it comes from the address and port that were asked, to the p
 query), with the query's random id and its question, and can be read to its end. Anything else is as if it had not
 come: the wait goes on (RFC 5452 section 9).
 
-May use: stream, network.
+May use: stream, network; advice where a name is none.
 """
 
 import asyncio
@@ -210,8 +210,9 @@ class Resolver:
                 raise ValueError
             name = encode(name)
         except ValueError:
-            raise OSError(errno.EINVAL, "this is no host name: letters, digits, - and _, at most 63 between two dots "
-                          "and 253 in all, an international name in its xn-- form")
+            from .advice import NO_NAME
+
+            raise OSError(errno.EINVAL, NO_NAME)
         other = asyncio.create_task(self.look(name, AAAA)) if self.ipv6 else None
         found, error = await self.look(name, A)
         if other:

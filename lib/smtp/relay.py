@@ -376,8 +376,7 @@ class Relay:
                 later.append((n, to, "delayed", result))
                 self.log("%s deferred for %s: %s" % (ident, to, said))
                 if sender:
-                    self.log("the smart host does not accept the sender %s: set smarthost.sender to an address that it "
-                             "accepts, and this mail goes through" % job.sender)
+                    self.log("the smart host does not accept the sender %s: %s" % (job.sender, sender))
             else:
                 failed |= 1 << n
                 notices.append((n, to, "failed", result))
@@ -421,16 +420,10 @@ class Relay:
                      "dead" if self.admin and "k" not in mail.meta else "kept")
 
     def is_about_sender(self, job, code, enhanced, text):
-        """True when a refusal is most likely about who sends: then a setting mends it, and the mail waits for that.
+        """throttle.about_sender(); delivery by MX does not ask."""
+        from .throttle import about_sender
 
-        Postfix and others say so at RCPT (553 5.7.1 Sender address rejected), Microsoft 365 after the mail (5.7.60
-        SendAsDenied).
-        """
-        if job.host.sender or not job.sender or code == 552:
-            return False
-        text = text.lower()
-        return enhanced in ("5.1.7", "5.1.8", "5.7.60") or (
-            ("sender" in text or "from address" in text or "send as" in text) and "relay" not in text)
+        return about_sender(job, code, enhanced, text)
 
 
 class Job:

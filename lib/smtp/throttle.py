@@ -1,4 +1,5 @@
-"""Which replies ask for less mail rather than refuse one, as the big providers document them. May use: nothing.
+"""What is to be read out of a refusal: which replies ask for less mail rather than refuse one, as the big providers
+document them, and which are about who sends. Loaded when there is one. May use: nothing.
 
 Sources, as of 2026: Gmail SMTP errors (Google Workspace Admin Help, "SMTP error reference" and "Gmail sending limits"),
 Exchange Online ("Exchange Online limits", "Fix issues with multifunction printers, devices and applications that send
@@ -47,3 +48,19 @@ def pause(code, enhanced, text):
         if said.startswith(start) and rest in said:
             return seconds
     return 0
+
+
+def about_sender(job, code, enhanced, text):
+    """What to do (str) when a refusal is most likely about who sends, else "": then a setting mends it, and the mail
+    waits for that.
+
+    Postfix and others say so at RCPT (553 5.7.1 Sender address rejected), Microsoft 365 after the mail (5.7.60
+    SendAsDenied).
+    """
+    if job.host.sender or not job.sender or code == 552:
+        return ""
+    text = text.lower()
+    if enhanced in ("5.1.7", "5.1.8", "5.7.60") or (
+            ("sender" in text or "from address" in text or "send as" in text) and "relay" not in text):
+        return "set smarthost.sender to an address that it accepts, and this mail goes through"
+    return ""

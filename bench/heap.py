@@ -8,7 +8,7 @@ import time
 from edgepost import build, config
 
 from .gateway import Gateway
-from .tools import HERE, ROOT, Process, limit_row, sink
+from .tools import HERE, ROOT, Process, Row, limit_row, sink
 
 _KB = 1024
 _PARTS = (
@@ -134,9 +134,11 @@ def heap(bench):
         ("ATRN to fetch mail", ("hops", "fetch")),
         ("ATRN to fetch mail, and orders by mail", ("hops", "fetch", "told", "limits")),
     ):
-        yield limit_row(
-            f"heap beyond the gateway, {what}", (used(*gateway, *modules) - alone) / _KB, None, None, "KB", 1
-        )
+        loaded = used(*gateway, *modules)
+        yield Row(
+            f"heap, gateway with / without {what}", f"{loaded / _KB:,.1f} KB", f"{alone / _KB:,.1f} KB",
+            f"+{(loaded - alone) / _KB:,.1f} KB",
+        )  # fmt: skip
     with sink() as port, Gateway(bench, port, "1m", 1 << 20) as gateway:
         at_start = gateway.heap
     yield limit_row("heap, whole gateway at start / asyncio", at_start / _KB, base / _KB, None, "KB", 1)

@@ -187,7 +187,7 @@ class Resolver:
     def __init__(self, servers, uptime=None, hosts=None):
         self.servers = servers if callable(servers) else lambda: servers
         self.uptime = uptime or (lambda: ticks_ms() // 1000)
-        self.hosts = hosts or (lambda name: None)
+        self.hosts = hosts or {}.get
         self.ipv6 = hasattr(socket, "inet_pton")  # systems have it, boards do not
         self.waits = (2000, 4000)  # ms for each server, in turn
         self.cache = {}  # (name, kind): (when it expires, found, arguments of an OSError)

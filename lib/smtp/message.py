@@ -193,13 +193,9 @@ def text_part(text):
         for line in _lines(text):
             yield line + b"\r\n"
         return
-    from .words import base64, quoted_printable
+    from .words import encode
 
-    if way == "base64":
-        yield from base64(_lines(text))
-        return
-    for line in _lines(text):
-        yield from quoted_printable(line)
+    yield from encode(_lines(text), way)
 
 
 def _collect(pieces):

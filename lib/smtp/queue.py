@@ -121,7 +121,7 @@ class Queue:
         self.path = path
         self.max_bytes = max_bytes
         self.max_count = max_count
-        self.uptime = uptime or (lambda: 0)
+        self.uptime = uptime or int  # which gives 0
         self.displace = displace
         self.rows = array("I")  # in the order of keys
         self.partial = {}  # key -> (done, failed, flags), only where one is not 0

@@ -93,3 +93,12 @@ def base64(lines):
             rest = rest[cut:]
     if rest:
         yield binascii.b2a_base64(rest)[:-1] + b"\r\n"
+
+
+def encode(lines, way):
+    """Pieces of a text, "base64" or "quoted-printable"."""
+    if way == "base64":
+        yield from base64(lines)
+        return
+    for line in lines:
+        yield from quoted_printable(line)

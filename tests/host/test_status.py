@@ -179,7 +179,9 @@ def test_the_log_is_text(stage):
 def test_mail_that_waits_and_dead_letters_are_listed_page_by_page(stage):
     for n in range(22):
         stage.gateway.inject(to=f"later{n}@example.com")
+    since = stage.gateway.mark()
     stage.gateway.inject(to=["dead@example.com", "office@example.com"])
+    stage.gateway.wait_for("delivered to office@example.com", since=since)
     later = stage.find("later21@example.com", "waiting")
     assert later["reply"] == "deferred for later21@example.com: 450 4.2.1 the mailbox is full"
     assert 3000 < later["due"] <= 4500 and later["from"] == "printer@example.com" and later["priority"] == "normal"

@@ -603,7 +603,7 @@ async def test_a_session_of_the_device_goes_on_after_a_refusal():
 
 
 async def test_a_smart_host_that_goes_in_the_middle_of_the_mail():
-    mail = BIG, 100
+    mail = BIG, 20
     for stop, wanted in (
         ((100000, "close"), "451 4.4.2"),
         ((100000, "552 5.2.2 quota"), ("552 5.2.2", "451 4.4.2")),  # what it said may be lost with the connection

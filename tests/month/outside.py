@@ -166,7 +166,7 @@ class Waiting:
             out.happen()
             if out.flash.dead:
                 raise PowerCut
-        self.limit = out.due()
+        self.limit = 0 if self.dirty else out.due()
         if out.patience:
             self.limit = min(self.limit, out.fed + out.patience)
 

@@ -6,8 +6,11 @@ this machine.
 The fixtures `gateway` and `smarthost` of tests/host and tests/interop are made of them.
 """
 
+import contextlib
 import email.message
+import itertools
 import os
+import random
 import select
 import smtplib
 import socket
@@ -46,13 +49,23 @@ allow = ["127.0.0.0/8"]
 """
 
 
+def _ports():
+    """Ports below those that a system gives to connections that go out, or one of them has it before it is used; in an
+    order that no other process has."""
+    ports = list(range(10000, 30000))
+    random.Random(os.urandom(8)).shuffle(ports)
+    return itertools.cycle(ports)
+
+
+_some = _ports()
+
+
 def free_port():
-    """A TCP port of 127.0.0.1 that is free now, and was not handed out to another test worker just
-    now.
-    """
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A TCP port of 127.0.0.1 that is free now."""
+    for port in _some:
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def mail(

@@ -25,6 +25,8 @@ class Daemon:
     command(); and `logs`, the names of the files below `path` that tell why it failed.
     """
 
+    process = path = None
+
     def __enter__(self):
         why = self.missing()
         if why:
@@ -32,7 +34,6 @@ class Daemon:
         # Not below pytest's tmp_path, which only its owner can enter: the processes of a server cannot.
         self.path = Path(tempfile.mkdtemp(prefix=f"edgepost-{self.name}-"))
         self.path.chmod(0o755)
-        self.process = None
         try:
             authority = certificates.Authority(self.path / "tls")
             self.ca = authority.pem
@@ -53,7 +54,8 @@ class Daemon:
                 self.process.kill()
                 self.process.wait()
             self.process = None
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self.path:  # or else it was skipped
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def start(self):
         with (self.path / "output").open("wb") as output:

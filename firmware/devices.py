@@ -23,9 +23,8 @@ class Devices:
             self.items.append((address and [parse_network(address)], item, limit and Rate(limit, 3600)))
 
     def find(self, envelope):
-        """The table (dict) of the device that has sent MAIL, {} when none fits; `meta` is what the queue shall keep of
-        it, see relay. Counts one mail; raises SMTPError 450
-        when that is one too many."""
+        """The table (dict) of the device that has sent MAIL, {} when none fits; its `meta` is what the queue keeps,
+        see relay. Counts one mail; raises SMTPError 450 when that is one too many."""
         ip = parse_ip(envelope.peer)
         for networks, item, rate in self.items:
             if networks and not in_networks(ip, networks) or item.get("user") not in (None, "", envelope.user):

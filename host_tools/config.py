@@ -755,9 +755,10 @@ def verifier(password, old=()):
     """A password's SCRAM-SHA-256 verifier (RFC 5803); one of `old` if it is of this password
     already. For a kinds.Clear one, the password itself, marked.
     """
+    auth = build.module("smtp.auth")
     if isinstance(password, kinds.Clear):
-        return _auth().CLEAR + password
-    make = _auth().make_verifier
+        return auth.CLEAR + password
+    make = auth.make_verifier
     for text in old:
         try:
             _, info, _ = text.split("$")
@@ -784,7 +785,3 @@ def _old_verifiers(previous):
     except (TypeError, KeyError, AttributeError):
         pass
     return found
-
-
-def _auth():
-    return build.module("smtp.auth")

@@ -151,9 +151,10 @@ def within_a_day(value):
 
 
 def pace(value):
-    if within_a_day(value) < 1:
+    seconds = within_a_day(value)
+    if seconds < 1:
         raise ValueError(f"{show(value)} is less than 1s")
-    return duration(value)
+    return seconds
 
 
 def debounce(value):

@@ -75,8 +75,9 @@ _AROUND = {
 }
 
 
-def _board(bench, port):
-    """Octets of heap in use on a simulated board, without what simulates it, once its alarms are raised."""
+def _board(bench, port, base):
+    """Octets of heap in use on a simulated board, without what simulates it, once its alarms are raised. base: what
+    every board program has."""
     path = bench.path / "whole"
     path.mkdir()
     firmware = path / "firmware"
@@ -85,8 +86,6 @@ def _board(bench, port):
     for source in (ROOT / "tests" / "sim").glob("*.py"):
         if source.name != "power_on.py":
             subprocess.run([build.compiler()[0], "-o", firmware / f"{source.stem}.mpy", source], check=True)
-    with bench.board("simulated.py", str(firmware), heap="1m") as process:
-        simulated = int(process.read())
     (path / "board.toml").write_text(_BOARD.format(port=port).replace("port = 0", "port = 2525"))
     values, _ = config.load(path / "board.toml", {})
     values["sensor"].append({"name": "heap", "driver": "heapwatch", "every": 1, "above": 1})
@@ -95,6 +94,12 @@ def _board(bench, port):
     command = [bench.micropython.path, "-X", "heapsize=600k", ROOT / "tests" / "sim" / "power_on.py",
                path / "flash.img", firmware, path / "config.json"]  # fmt: skip
     env = {"EDGEPOST_SIM_FILE": f"/host{path}/world.json", "EDGEPOST_SIM_CHIP": "rp2"}
+    bare = path / "bare"  # the same without a gateway
+    shutil.copytree(firmware, bare)
+    (bare / "life.mpy").unlink()
+    shutil.copy(HERE / "board" / "simulated.py", bare / "life.py")
+    with Process([str(bare if part == firmware else part) for part in command], env) as process:
+        simulated = int(process.read()) - base
     with Process(list(map(str, command)), env) as process:
         used, end = 0, time.monotonic() + 8
         while time.monotonic() < end or not used:
@@ -143,5 +148,5 @@ def heap(bench):
         at_start = gateway.heap
     yield limit_row("heap, whole gateway at start / asyncio", at_start / _KB, base / _KB, None, "KB", 1)
     with sink() as port:
-        whole = _board(bench, port)
+        whole = _board(bench, port, base)
     yield limit_row("heap, a board with all it may have / asyncio", whole / _KB, base / _KB, 200, "KB", 1)

@@ -8,7 +8,7 @@ A request is a line that begins with ENQ, which nobody types by chance (Ctrl-E):
 inquiry.py answers it, and is loaded for that. What else is typed is dropped; Ctrl-C interrupts, as ever: it is never
 read here. A board's console is whoever holds its cable, so no password is asked for.
 
-May use: nothing. Loaded where there is a serial line (organs.py). One octet is read at a time, or it would wait.
+May use: nothing. Loaded where there is a serial line (start.py). One octet is read at a time, or it would wait.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def readable():
 
 
 async def run(*around):
-    """For ever. around: the board's profile, its configuration, Relay, and Server or None, for inquiry.answer()."""
+    """For ever. around: the board's profile, its name, Relay, and Server or None, for inquiry.answer()."""
     line = None
     while True:
         await readable()

@@ -278,7 +278,7 @@ def listens(config):
     return config["listener"] or config.get("status")
 
 
-async def attend(board, config, relay, server, tasks, over=None):
+async def attend(board, relay, server, tasks, over=None):
     """Until the board is stopped, or until over(relay), a coroutine, returns; then all of it ends."""
     await (over(relay) if over else board.stopped())
     log("gateway", "stopping")
@@ -289,7 +289,7 @@ async def attend(board, config, relay, server, tasks, over=None):
     if board.BARE and not over:
         import organs
 
-        organs.stop(config)
+        organs.stop()
     if file:
         file.flush()
 
@@ -304,8 +304,9 @@ async def main(board):
         return await sleep.run(board, config, work)
     parts = start.build(board, config, work)
     # What runs once gives its memory back. Its module lives on in the functions that it has made.
-    del sys.modules["start"], start.prepare, start.build
-    await attend(board, config, *parts)
+    config = work = None
+    del sys.modules["start"], start.prepare, start.build, start.equip
+    await attend(board, *parts)
 
 
 def run(board):

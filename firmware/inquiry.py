@@ -40,9 +40,9 @@ class Lent:
     table = {"health_age": 3600}  # as it is by default
     stuck = tested = None
 
-    def __init__(self, board, config, relay, server):
+    def __init__(self, board, name, relay, server):
         self.board = board
-        self.name = config["board"]["name"]
+        self.name = name
         self.events = self
         self.relay = relay
         self.server = server

@@ -268,7 +268,7 @@ async def session(sleeper, board, config, work, window):
             sleeper.failures = 0
 
     began = clock.uptime()
-    await gateway.attend(board, config, *start.build(board, config, list(work), False), over)
+    await gateway.attend(board, *start.build(board, config, list(work), False), over)
     if config.get("wifi"):
         import network
 

@@ -55,7 +55,8 @@ def prepare(board):
         import sensors
 
         told = sensors.Told("/rules.json", log)
-        rules[:] = [sensors.Rule(rule, board, alert, log, time.uptime, told) for rule in config["sensor"]]
+        again = gateway.read_config()["sensor"]  # the names that sensors.py knows as well are in memory once now
+        rules[:] = [sensors.Rule(rule, board, alert, log, time.uptime, told) for rule in again]
         if config.get("fetch", {}).get("senders"):
             import limits
 
@@ -66,9 +67,8 @@ def prepare(board):
     if _mail.get("heartbeat"):
         import heartbeat
 
-        every = _mail["heartbeat"] + 0
-        work.append(("heartbeat", lambda: heartbeat.run(
-            every, me["name"], rules, queue, time.uptime, alert, log)))
+        every, name = _mail["heartbeat"] + 0, me["name"]
+        work.append(("heartbeat", lambda: heartbeat.run(every, name, rules, queue, time.uptime, alert, log)))
     return config, work
 
 
@@ -167,9 +167,8 @@ def build(board, config, work, network=True):
         import health
         import ping
 
-        patience = config["ping"]["oldest"]
-        work.append(("ping", lambda: ping.Ping(config["ping"], slots, log).run(
-            lambda: health.well(queue, relay, rules, time.uptime, patience), relay.resolve)))
+        work.append(("ping", lambda table=config["ping"]: ping.Ping(table, slots, log).run(
+            lambda: health.well(queue, relay, rules, time.uptime, table["oldest"]), relay.resolve)))
     if config.get("status") and network:
         import status
 
@@ -177,12 +176,70 @@ def build(board, config, work, network=True):
     if config.get("fetch"):
         work.append(("fetch", hops.fetching(config, relay)))
     if board.BARE:
-        import organs
-
-        work += organs.work(board, config, relay, server, listeners)
+        work += equip(board, config, relay, server, listeners)
     count = len(queue), queue.dead + queue.kept, queue.damaged + queue.junk
     if sum(count):
         log("queue", "%d mails wait, %d dead letters, %d damaged" % count)
     tasks = [asyncio.create_task(supervise(name, w)) for name, w in work]
     log("gateway", "ready")
     return relay, server, tasks
+
+
+def equip(board, config, relay, server, listeners):
+    """What a board needs and nobody else looks after: network, clock, LED, watchdog, and news of the last crash. Each
+    is loaded only when it is configured. Returns what is to run: a list of (name, function that gives a coroutine)."""
+    import organs
+
+    station = organs.station = organs.keeper = None
+    me = config["board"]
+    name = me["name"]
+    clock = gateway.time
+    log = gateway.log
+    jobs = []
+    if config.get("wifi"):
+        import wifi
+
+        def up():
+            organs.introduce("[%s]" % board.address(), relay, listeners)
+
+        station = organs.station = wifi.Station(
+            config["wifi"], log, clock, None if me["domain"] else up, 120 if me.get("ntp") else 0)
+        for host in relay.hosts:
+            host.rates.append(station)
+        jobs.append(("wifi", station.run))
+    if me.get("ntp"):
+        import ntp
+
+        start = ntp.early(organs.CLOCK)
+        if clock.system() < start:
+            board.set_clock(start)
+        organs.keeper = ntp.Time(
+            me["ntp"], clock, relay.resolve, organs.CLOCK, lambda: not station or station.up, log, board.set_clock)
+        jobs.append(("clock", organs.keeper.run))
+    if me.get("led") not in (None, False):
+        import led
+        from machine import Pin
+
+        try:
+            pin = Pin(board.LED if me["led"] is True else me["led"], Pin.OUT)
+        except (TypeError, ValueError) as e:
+            raise gateway.Unusable("board.led is %r, and this board has no such pin (%s)" % (me["led"], e))
+        jobs.append(("led", lambda: led.run(pin.value, lambda: organs.state(relay, station))))
+    if not config.get("sleep"):
+        import console
+
+        jobs.append(("console", lambda: console.run(board, name, relay, server)))
+    import crash
+
+    if crash.read():
+        import report
+
+        jobs.append(("report", lambda: report.run(name)))
+    if me.get("watchdog"):
+        import watch
+
+        rules = () if config.get("sleep") else gateway.rules
+        dog = watch.everything(watch.Watch(clock.uptime, organs.bite), relay, server, rules)
+        dog.start(board.WATCHDOG)  # before the first sensor is read, which may hang
+        jobs.append(("watchdog", dog.run))
+    return jobs

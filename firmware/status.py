@@ -218,7 +218,7 @@ async def look(dog):
 
 
 def work(profile, config, one, listening):
-    """What is to run, as for organs.work(). profile: the board's; one: the Relay; listening: the Server, which ends
+    """What is to run, as for start.equip(). profile: the board's; one: the Relay; listening: the Server, which ends
     what runs at the end. Raises gateway.Unusable when it cannot listen."""
     global relay, board, table, name, names, networks, most, server
     relay = one

@@ -156,11 +156,11 @@ def fail(board, why, text="", up=None):
 def main(slot, feed, timer):
     """The gateway, and a judge in it. feed: of the watchdog, timer: which feeds it until the gateway does."""
     import gateway
-    import organs
+    import start
     import watch
 
     watch.feed = feed
-    configured, supervised, work = gateway.read_config, gateway.supervise, organs.work
+    configured, supervised, equip = gateway.read_config, gateway.supervise, start.equip
     judged = False
 
     def good():
@@ -216,10 +216,10 @@ def main(slot, feed, timer):
             await asyncio.sleep(86400)
 
     def more(board, config, relay, server, listeners):
-        jobs = work(board, config, relay, server, listeners)
+        jobs = equip(board, config, relay, server, listeners)
         return jobs if config.get("sleep") else jobs + [("trial", lambda: prove(relay, server))]
 
-    gateway.read_config, gateway.supervise, organs.work = read_config, supervise, more
+    gateway.read_config, start.supervise, start.equip = read_config, supervise, more
     try:
         sleeps = configured().get("sleep")
     except (AttributeError, gateway.Unusable):

@@ -1,6 +1,7 @@
 """The Wi-Fi station: joins the network, says what to do when it cannot, and joins again when the network is lost.
 
-May use: MicroPython's module network, in which an ESP32 and a Pico W differ. Loaded on a board with [wifi] only.
+May use: MicroPython's module network, in which an ESP32 and a Pico W differ; unjoined, which is loaded when there is
+no network. Loaded on a board with [wifi] only.
 
 A Station is also what a smart host takes for a rate (smtp.rate): while there is no network no mail may go, so that the
 relay tries nothing in vain, and starts as soon as there is one.
@@ -8,6 +9,7 @@ relay tries nothing in vain, and starts as soon as there is one.
 
 import asyncio
 import random
+import sys
 
 import network
 from smtp import const
@@ -18,15 +20,6 @@ _MOST = const(120)  # seconds between two attempts
 _TIRED = const(5)  # failed attempts until the radio is switched off and on
 _CALM = const(3)  # seconds between two looks at a network that is there
 _LOST = const(3)  # looks without a network, a second between them, until it is lost
-
-# What a status means that does not change by itself: the names that a port may have for it.
-_FAULTS = (
-    (("WRONG_PASSWORD", "HANDSHAKE_TIMEOUT"), "refuses the password: check wifi.password"),
-    (("NO_AP_FOUND", "NO_AP_FOUND_IN_RSSI_THRESHOLD"),
-     "cannot be heard: check wifi.ssid and the distance; only 2.4 GHz will do"),
-    (("NO_AP_FOUND_IN_AUTHMODE_THRESHOLD", "NO_AP_FOUND_W_COMPATIBLE_SECURITY"),
-     "wants another kind of security: set its router to WPA2"),
-)
 
 
 class Station:
@@ -85,35 +78,18 @@ class Station:
                 await asyncio.sleep(0.25)
                 if wlan.isconnected():
                     return None
-                status = wlan.status()
-                if n >= _SOON * 4 and self.fault(status):
-                    break
-            what = self.fault(status) or self.silence(status)
+                if n >= _SOON * 4:
+                    import unjoined
+
+                    if unjoined.fault(wlan.status()):
+                        break
+            what = unjoined.why(wlan)
+            del sys.modules["unjoined"]
             return 'the network "%s" %s' % (self.ssid, what)
         except (OSError, RuntimeError) as e:
             return "the radio does not work (%s)" % e
         except ValueError as e:
             return "the radio refuses what [wifi] says (%s): check country, hostname, ssid and password" % e
-
-    def fault(self, status):
-        if status == 15:  # so an ESP32 may call a wrong password (WIFI_REASON_4WAY_HANDSHAKE_TIMEOUT)
-            return _FAULTS[0][1]
-        for names, text in _FAULTS:
-            if status in [getattr(network, "STAT_" + name, None) for name in names]:
-                return text
-
-    def silence(self, status):
-        """What is wrong when nothing comes any more."""
-        joined = status == 2  # so a Pico W says that it is in, without an address (CYW43_LINK_NOIP)
-        if status > 1000:
-            try:
-                self.wlan.status("rssi")  # an ESP32 knows it only of a network that it is in
-                joined = True
-            except OSError:
-                pass
-        if joined:
-            return "gives no IP address: switch on DHCP in its router, or set wifi.address"
-        return "does not answer (status %s): check the distance, and whom its router admits" % status
 
     async def run(self):
         """Keeps the network for ever."""

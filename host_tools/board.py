@@ -1,7 +1,7 @@
 """What board.toml says of the board itself: [wifi], [log], [sleep], [ping], and ntp, led, watchdog and profile in
 [board].
 
-Used by config, which knows the keys. The board's side is firmware/organs.py and what it loads.
+Used by config, which knows the keys. The board's side is firmware/start.py and what it loads.
 """
 
 import ipaddress

@@ -6,7 +6,7 @@ A profile is one module of this directory: a new board is one new file. It start
 
 and then says what is different on its board. Its flash is the file system that is mounted at /. It has
 
-    BARE            True: nobody else looks after network, clock, watchdog and crashes: organs.py does, and life.py
+    BARE            True: nobody else looks after network, clock, watchdog and crashes: start.py does, and life.py
     MAX_SESSIONS    SMTP sessions at a time; the next device hears 421. Each takes a socket and about 5 KB
     BUFFER          octets of buffer for each, which bounds a command line
     BACKLOG         connections that wait to be accepted

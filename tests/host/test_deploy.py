@@ -38,17 +38,17 @@ async def supervise(name, work):
 async def work():
     await asyncio.sleep(1000)
 async def main(board):
-    import organs
+    import start
     config = read_config()
     log("gateway", "version %s, word %s" % (VERSION, word.VERSION))
-    jobs = [("work", work)] + organs.work(board, config, None, None, ())
+    jobs = [("work", work)] + start.equip(board, config, None, None, ())
     tasks = [asyncio.create_task(supervise(name, job)) for name, job in jobs]
     log("gateway", "ready")
     await board.stopped()
 def run(board):
     asyncio.run(main(board))
 '''
-ORGANS = "def work(board, config, relay, server, listeners):\n    return []\n"
+START = "def equip(board, config, relay, server, listeners):\n    return []\n"
 JUDGE = "def everything(watch, one, server, rules):\n    return watch\n"
 
 
@@ -63,7 +63,7 @@ def firmware():
 
     def version(word, **more):
         text = f"VERSION = {word!r}\n"
-        own = {"gateway.py": text + GATEWAY, "word.py": text, "organs.py": ORGANS}
+        own = {"gateway.py": text + GATEWAY, "word.py": text, "start.py": START}
         files = {**read, **{name: lines.encode() for name, lines in own.items()}}
         for name, lines in more.items():
             name = name.replace("_", ".")
@@ -241,7 +241,7 @@ BAD = {
     "a crash of trial.py": ({"trial_py": "raise OSError('no trial')\n"}, "OSError: no trial"),
     "a crash of life.py": ({"life_py": "def main():\n    raise OSError('no life')\n"}, "OSError: no life"),
     "a crash in run": (
-        {"organs_py": "def work(*a):\n    raise OSError('broken in the middle')\n"}, "OSError: broken in the middle"
+        {"start_py": "def equip(*a):\n    raise OSError('broken in the middle')\n"}, "OSError: broken in the middle"
     ),
     "a job that fails": (
         {"gateway_py": "async def work():\n    raise OSError('no more')\n"}, "work failed: OSError: no more"

@@ -68,7 +68,8 @@ class Time:
 
 def run(path):
     with open(path) as f:
-        exec(f.read(), {"__name__": "__main__"})
+        code = compile(f.read(), path, "exec")  # apart, or the text stays in memory
+    exec(code, {"__name__": "__main__"})
 
 
 def repl():

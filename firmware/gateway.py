@@ -11,7 +11,6 @@ import gc
 import json
 import sys
 
-from smtp.message import compose, parse_mailbox
 from smtp.queue import QueueFull
 from smtp.reply import SMTPError
 
@@ -23,6 +22,7 @@ time = None
 rules = []  # a sensors.Rule for each [[sensor]]
 resolve = None  # as smtp.dns.Resolver.resolve, where there is one
 file = None  # the logfile.Log, where [log] is configured
+lent = ()  # modules that are loaded for an alert, and forgotten then: there is little memory
 _mail = {}
 _storms = None
 
@@ -64,6 +64,8 @@ def alert(subject, text="", to=None, priority="normal", rule=None, html=None, cc
     cannot be read, and whatever an attachment raises: then nothing is queued.
     """
     global _storms
+    from smtp.message import compose, parse_mailbox
+
     now = time.now()
     sender = _mail["from"]
     if to is None:
@@ -112,7 +114,17 @@ def alert(subject, text="", to=None, priority="normal", rule=None, html=None, cc
     else:
         ident, count = queue.add(meta, mail(subject, text), PRIORITY[priority], True), 1
     log("alert", "%s queued%s: %s" % (ident, ", %d alerts in one mail" % count if count > 1 else "", subject))
+    for name in lent:
+        unload(name)
     return ident
+
+
+def unload(name):
+    """Forgets a module that was loaded for a moment."""
+    if sys.modules.pop(name, None):
+        package, _, name = name.rpartition(".")
+        if package:
+            delattr(sys.modules[package], name)
 
 
 class Intake:
@@ -142,6 +154,8 @@ class Intake:
             to = _mail.get("admin") or (_mail.get("to") or [""])[0]
             if not to:
                 raise SMTPError(550, "5.1.1", "nobody is postmaster here, [mail] admin is not set")
+            from smtp.message import parse_mailbox
+
             return parse_mailbox(to)[1]
 
     def open(self, envelope):

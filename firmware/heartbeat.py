@@ -7,7 +7,6 @@ May use: wording, smtp.queue, smtp.fold. Knows sensors.Rule.
 
 import asyncio
 
-import wording
 from smtp.fold import span
 from smtp.queue import QueueFull
 
@@ -16,6 +15,8 @@ _PATIENCE = 120  # seconds to wait for the first reading of each sensor
 
 def compose(name, rules, queue, up):
     """(subject, text)"""
+    import wording
+
     bad = [r for r in rules if r.fault or r.over.raised]
     if bad:
         subject = "%s: %d of %d sensors need%s attention" % (name, len(bad), len(rules), "" if len(bad) > 1 else "s")

@@ -60,8 +60,8 @@ class Lent:
 
     def forget(self):
         for name in _LENT:
-            if name not in self.had and sys.modules.pop(name, None) and "." in name:
-                delattr(sys.modules["smtp"], name[5:])
+            if name not in self.had:
+                gateway.unload(name)
         del sys.modules["status"]
 
 

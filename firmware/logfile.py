@@ -42,7 +42,7 @@ class Log:
         """now: local time in seconds since 1970, or None. Raises nothing."""
         day = now and now // 86400
         if day and day != self.day:
-            from smtp.message import date
+            from smtp.date import date
 
             self.day = day
             self.put("-- " + date(now)[5:16])

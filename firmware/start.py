@@ -6,11 +6,15 @@ May use: gateway, and what is configured. What it makes must not need its functi
 
 import asyncio
 import binascii
+import gc
 
 import clock
 import gateway
 from gateway import Intake, _mail, alert, log, rules, supervise
+from smtp import const
 from smtp.queue import Queue
+
+_LITTLE = const(40960)  # octets of free heap below which what makes alerts is not kept
 
 
 def prepare(board):
@@ -180,6 +184,11 @@ def build(board, config, work, network=True):
     count = len(queue), queue.dead + queue.kept, queue.damaged + queue.junk
     if sum(count):
         log("queue", "%d mails wait, %d dead letters, %d damaged" % count)
+    gc.collect()
+    if getattr(gc, "mem_free", lambda: _LITTLE)() < _LITTLE:
+        gateway.lent = "wording", "smtp.mime", "smtp.message"
+    elif rules:
+        from smtp import message  # noqa: F401 (now: later it would leave the heap in pieces)
     tasks = [asyncio.create_task(supervise(name, w)) for name, w in work]
     log("gateway", "ready")
     return relay, server, tasks

@@ -166,7 +166,7 @@ async def load(name, need):
             try:
                 return __import__(name)
             except MemoryError:
-                unload(name)
+                gateway.unload(name)
         await sleep_ms(100)
 
 
@@ -194,16 +194,7 @@ def forget():
     """Forgets what answers, when nobody is there any more."""
     if not visits and not asked:
         for module in _MODULES:
-            unload(module)
-
-
-def unload(name):
-    """Forgets a module that was loaded for a moment."""
-    if not sys.modules.pop(name, None):
-        return
-    package, _, name = name.rpartition(".")
-    if package:
-        delattr(sys.modules[package], name)
+            gateway.unload(module)
 
 
 async def look(dog):

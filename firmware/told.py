@@ -13,7 +13,6 @@ May use: gateway, heartbeat, limits, smtp.message, smtp.queue, smtp.rate; dmarc 
 
 import gateway
 import limits
-from smtp.message import compose
 from smtp.queue import QueueFull
 from smtp.rate import Rate
 from smtp.reply import SMTPError
@@ -171,6 +170,8 @@ class Order:
                 return "dropped"
             told.helped = clock.uptime()
             answered = told.obey(["help"])
+        from smtp.message import compose
+
         subject, text = answered
         answer = found.get("message-id") or ""
         extra = [("X-Auto-Response-Suppress", "All")]  # what Exchange heeds

@@ -258,5 +258,5 @@ async def verify(verifier, password):
             await sleep_ms(0)
     except StopIteration as e:
         if not loaded:
-            status.unload("smtp.auth")  # 7 KB that are needed once
+            gateway.unload("smtp.auth")  # 7 KB that are needed once
         return e.value

@@ -1,12 +1,12 @@
 """Who is told what became of a mail: its sender by a notification, or the admin by a report about many.
 
-May use: dsn, notify, message, queue. Standards: RFC 3461 (what a sender may ask for), RFC 3464 (notifications), RFC
-5321 sections 4.5.5 and 6.1 (a bounce never bounces).
+May use: dsn, notify, queue; message for a report. Standards: RFC 3461 (what a sender may ask for), RFC 3464
+(notifications), RFC 5321 sections 4.5.5 and 6.1 (a bounce never bounces).
 """
 
 from . import const
+from .date import date
 from .dsn import report as notification
-from .message import compose, date
 from .notify import wanted
 from .queue import Damaged, QueueFull
 
@@ -132,6 +132,8 @@ def report(relay):
     if gone:
         text.append("\nTo make room for alerts these mails were given up:\n")
         text += gone
+    from .message import compose
+
     clock = relay.clock
     now = clock.now()
     meta = {"f": relay.origin, "r": [relay.admin], "t": now or 0, "u": queue.uptime(), "k": 1}

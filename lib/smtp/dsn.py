@@ -12,7 +12,7 @@ import os
 
 from . import const
 from .address import valid_mailbox
-from .message import date
+from .date import date
 from .notify import param, parse_envid, parse_orcpt
 
 _WIDTH = const(76)

@@ -5,11 +5,11 @@ within the window after it was due starts a mail that waits for the end of that 
 mail per window with all of it in it. A mail that is on its way, or has another priority or other recipients, is left as
 it is. The envelope of each has s: [rule, count, arrival of the first, seconds of uptime then].
 
-May use: message; knows the rows of a queue.
+May use: date; knows the rows of a queue.
 """
 
 from . import const
-from .message import date
+from .date import date
 from .queue import Aborted, Mail
 
 _ROW = const(4)  # as in queue

@@ -1,53 +1,22 @@
 """What a mail looks like: header fields and a text body, made piece by piece.
 
-May use: address, and words for what is not ASCII. Standards: RFC 5322 (format), RFC 2045 and 2047 (encodings), RFC 3834
-(Auto-Submitted). Nothing that is passed in can add a header or a line: controls in a header become
-spaces, and an address has to be one.
+May use: address, date, and words for what is not ASCII. Standards: RFC 5322 (format), RFC 2045 and 2047 (encodings),
+RFC 3834 (Auto-Submitted). Nothing that is passed in can add a header or a line: controls in a header become spaces, and
+an address has to be one.
 """
 
 import re
 
 from .address import valid_mailbox
+from .date import date
 
 _WIDTH = 76  # RFC 2047 section 2, RFC 2045 section 6.7
 _PIECE = 700  # octets that are collected before they are yielded
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = (
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"
-)  # fmt: skip
 
 _control = re.compile("[\x01-\x1f\x7f]").search
 _unplain = re.compile("[^ -~]").search
 _special = re.compile("[^-A-Za-z0-9!#$%&'*+/=?^_`{|}~ ]").search
 _unquotable = re.compile(b"[^ -<>-~]").search
-
-
-def date(epoch, offset=0):
-    """A date-time of RFC 5322 3.3 (str): epoch in seconds since 1970 UTC, offset in seconds east.
-
-    time.gmtime() is not asked: a board's may count from 2000.
-    """
-    days, second = divmod(int(epoch) + offset, 86400)
-    # Days since 0000-03-01: with the leap day last, months and years follow by division.
-    era, day = divmod(days + 719468, 146097)
-    year = (day - day // 1460 + day // 36524 - day // 146096) // 365
-    day -= 365 * year + year // 4 - year // 100
-    month = (5 * day + 2) // 153
-    day -= (153 * month + 2) // 5 - 1
-    month = (month + 2) % 12
-    minutes = abs(offset) // 60
-    return "%s, %d %s %04d %02d:%02d:%02d %s%02d%02d" % (
-        _DAYS[(days + 3) % 7],
-        day,
-        _MONTHS[month],
-        year + era * 400 + (month < 2),
-        second // 3600,
-        second // 60 % 60,
-        second % 60,
-        "-" if offset < 0 else "+",
-        minutes // 60,
-        minutes % 60,
-    )
 
 
 def _clean(text):

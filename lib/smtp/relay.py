@@ -8,7 +8,7 @@ was not set), u arrival (seconds of uptime); where they were asked for, d the DS
 recipient (RFC 3461), and e the others of MAIL, " SMTPUTF8 REQUIRETLS MT-PRIORITY=3"; of a mail that came in by SMTP p
 the peer's address, h what it called itself, x how it came: 1 ESMTP, 2 TLS, 4 AUTH. The queue adds i identity, b boot.
 
-May use: queue, client, trace, message, path, stream; dsn, convert and onward when a mail needs them, advice.
+May use: queue, client, trace, date, path, stream; dsn, convert and onward when a mail needs them, advice.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import random
 
 from . import const
 from .client import Client, SessionError, open_session, quit
-from .message import date
+from .date import date
 from .path import Envelope
 from .queue import Damaged
 from .stream import client_context, sleep_ms

@@ -258,10 +258,15 @@ async def supervise(name, work):
         try:
             await work()
         except Exception as e:
-            log(name, "failed, starts again in %d s:" % delay)
-            sys.print_exception(e)
-            if file:
-                file.error(e)
+            try:
+                log(name, "failed, starts again in %d s:" % delay)
+                sys.print_exception(e)
+                if file:
+                    file.error(e)
+            except MemoryError:
+                pass  # to go on is more than to say so
+            if isinstance(e, MemoryError) and "status" in sys.modules:
+                sys.modules["status"].give_way()  # mail goes first
         if time.uptime() - started > 600:
             delay = 1
         await asyncio.sleep(delay)

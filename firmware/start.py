@@ -185,7 +185,8 @@ def build(board, config, work, network=True):
     if sum(count):
         log("queue", "%d mails wait, %d dead letters, %d damaged" % count)
     gc.collect()
-    if getattr(gc, "mem_free", lambda: _LITTLE)() < _LITTLE:
+    little = _LITTLE * 2 if config.get("status") else _LITTLE
+    if getattr(gc, "mem_free", lambda: little)() < little:
         gateway.lent = "wording", "smtp.mime", "smtp.message"
     elif rules:
         from smtp import message  # noqa: F401 (now: later it would leave the heap in pieces)

@@ -34,6 +34,7 @@ _NEED = const(16384)  # octets of heap to be free before web is loaded
 MORE = const(24576)  # and then before views is
 _PATIENCE = const(80)  # times to look for them, 100 ms apart
 _SLOW = const(60000)  # ms from which on an answer gives way to others
+_CLOSED = const(30)  # seconds
 _MODULES = ("web", "routes", "unwell", "health", "views", "page", "deeds", "smtp.letters")
 _EVENT = (" delivered to ", " deferred for ", " refused for ", " given up for ", "smart host", "dead letter")
 _BUSY = b"HTTP/1.1 503 Busy\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -44,6 +45,7 @@ most = 2  # connections at a time
 asked = False  # over the serial line, just now
 visits = []  # of each connection [task, ticks, whether it has begun, whether it has asked]
 refused = None  # who was turned away last
+closed = 0  # seconds of uptime until which nobody is answered: something else needs the memory
 stuck = None  # the job that hangs, as Watch.look() has it
 tested = None  # seconds of uptime at the last test mail
 # What web knows of passwords: a key of this boot, the hash of the right one under it, {address: (wrong ones, seconds of
@@ -121,7 +123,7 @@ def serve(conn, ip):
             log("%s is in no network of status.allow and is not answered" % ip)
         return
     try:
-        if len(visits) >= most and not make_room():
+        if gateway.time.uptime() < closed or len(visits) >= most and not make_room():
             busy(conn)
             return
         visit = [None, ticks_ms(), False, False]
@@ -140,6 +142,15 @@ def busy(conn):
     except OSError:
         pass
     conn.close()
+
+
+def give_way():
+    """Something else had too little memory: whoever asks has to ask later."""
+    global closed
+    closed = gateway.time.uptime() + _CLOSED
+    for visit in visits:
+        if visit[2]:
+            visit[0].cancel()
 
 
 def make_room():

@@ -10,8 +10,8 @@ A source has `next()`, which returns a job or None. A job is one mail:
     dsn                 None, or a pair: more parameters of MAIL, such as " RET=..." for a server that offers DSN (RFC
                         3461), and a list of " NOTIFY=..." for the recipients
     size                octets, about
-    readinto(buf)       the mail with CRLF line ends, not dot-stuffed
-    rest                octets that readinto has still to give, None while that is not known
+    out                 its readinto(buf) gives the mail with CRLF line ends, not dot-stuffed; its `rest` are the octets
+                        still to come, None while that is not known. Set to None once the mail has been sent
     done(results)       called once: for each recipient (code, enhanced, text) as the server said it, or None when the
                         session ended before its fate was known
 
@@ -309,9 +309,10 @@ class Client:
         io = self.io
         buf = self.buf
         mv = memoryview(buf)
+        out = job.out
         while True:
-            n = job.readinto(buf)
-            rest = job.rest
+            n = out.readinto(buf)
+            rest = out.rest
             if rest is None:
                 self.say(b"BDAT %d" % n, _CHUNK, job, flying)
                 io.out += mv[:n]
@@ -324,7 +325,7 @@ class Client:
             while rest > 0:
                 if len(io.out) > _HIGH:
                     yield SEND
-                n = job.readinto(buf)
+                n = out.readinto(buf)
                 if n == 0:
                     raise SMTPError(421, "4.3.0", "the mail ended before its time")
                 rest -= n
@@ -338,8 +339,9 @@ class Client:
     def send_data(self, job):
         """The mail with its dots stuffed (RFC 5321 4.5.2), and the dot at its end."""
         tail = b"\r\n"  # the last two octets sent
+        readinto = job.out.readinto
         while True:
-            n = job.readinto(self.buf)
+            n = readinto(self.buf)
             if n == 0:
                 break
             tail = self.stuff(n, tail)
@@ -384,7 +386,9 @@ class Client:
         io = self.io
         if len(flying) == 1 and io.lo < io.hi and io.buf[io.lo] < 52:  # "4"
             self.unasked()
-        flying[-1] = _END, flying[-1][1]
+        job = flying[-1][1]
+        flying[-1] = _END, job
+        job.out = None  # it may be large, and the answer may take long
 
     def drain(self, flying):
         while flying:
@@ -507,6 +511,7 @@ class Mail:
         self.rcpts = list(rcpts)
         self.size = 0
         self.rest = None
+        self.out = self
         if isinstance(message, (bytes, bytearray)):
             message = _crlf(message)
             self.size = self.rest = len(message)

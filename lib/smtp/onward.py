@@ -80,10 +80,9 @@ def ready(job, ext, onward):
         if "p" not in mail.meta:
             if odd(mail) == 1:
                 job.out = Plain(job.out)  # ours are ASCII but for addresses
-                job.readinto = job.out.readinto
                 job.body = ""
         elif "SMTPUTF8" in mail.meta.get("e", ""):
-            found = anywhere(job.readinto)
+            found = anywhere(job.out.readinto)
             mail.rewind()
             job.__init__(job.relay, mail, job.host)
             if found:

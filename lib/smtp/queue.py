@@ -703,12 +703,11 @@ class Mail:
             n = min(len(buf), self.left)
             at = self.start + self.size - self.left
             buf[:n] = self.kept[at : at + n]
-            self.left -= n
-            return n
-        if self.f is None:
-            self.f = open(self.path, "rb")
-            self.f.seek(self.start)
-        n = self.f.readinto(buf if len(buf) <= self.left else memoryview(buf)[: self.left])
+        else:
+            if self.f is None:
+                self.f = open(self.path, "rb")
+                self.f.seek(self.start)
+            n = self.f.readinto(buf if len(buf) <= self.left else memoryview(buf)[: self.left])
         self.left -= n
         if not self.left:
             self.close()

@@ -266,6 +266,9 @@ class Relay:
         except SessionError as e:
             self.trouble(host, e)
             return False
+        except MemoryError:
+            self.window = max(1, self.window // 2)  # so many in flight are too many
+            raise
         finally:
             self.busy = False
             stream.close()
@@ -488,7 +491,6 @@ class Job:
             if not self.body:
                 out = SevenBit(out.readinto, marks)
         self.out = out
-        self.readinto = out.readinto
 
     def date(self):
         return date(self.when, self.relay.clock.offset(self.when)) if self.when else ""
@@ -504,10 +506,6 @@ class Job:
         else:
             field = "Message-ID: <%s.%x@%s>" % (meta["i"], self.mail.key, relay.name)
         return (field + "\r\n").encode()
-
-    @property
-    def rest(self):
-        return self.out.rest
 
     def done(self, results):
         self.relay.settled(self, results)

@@ -1,8 +1,12 @@
 """firmware/gateway.py: what no other test sees."""
 
 import asyncio
+import sys
 
 import gateway
+import virtualtime
+from expect import eq
+from play import MICROPYTHON
 
 
 async def test_a_task_that_loses_a_cancel_ends_all_the_same():
@@ -35,3 +39,49 @@ async def test_tasks_end_however_they_wait():
     await asyncio.sleep(0.01)
     await gateway.end(tasks)
     assert [t.done() for t in tasks] == [True] * 4
+
+
+def test_a_job_goes_on_where_there_is_no_memory_to_say_that_it_failed():
+    class Full:
+        """As the log in flash and the status service, where the heap is full."""
+
+        gave_way = 0
+
+        def add(self, *line):
+            pass
+
+        def error(self, error):
+            raise MemoryError
+
+        def give_way(self):
+            self.gave_way += 1
+
+    full = Full()
+    kept = gateway.time, gateway.file, sys.modules.get("status")
+    gateway.time, gateway.file, sys.modules["status"] = virtualtime.Clock(), full, full
+    tries = []
+
+    async def work():
+        tries.append(gateway.time.uptime())
+        if len(tries) < 3:
+            raise (MemoryError, ValueError)[len(tries) - 1]
+        await asyncio.sleep(1000)
+
+    async def main():
+        task = asyncio.create_task(gateway.supervise("work", work))
+        await asyncio.sleep(10)
+        eq(task.done(), False)
+        task.cancel()
+
+    if not MICROPYTHON:
+        sys.print_exception = print
+    try:
+        virtualtime.run(main())
+    finally:
+        if not MICROPYTHON:
+            del sys.print_exception
+        gateway.time, gateway.file, status = kept
+        sys.modules.pop("status")
+        if status:
+            sys.modules["status"] = status
+    eq((tries, full.gave_way), ([0, 1, 3], 1))

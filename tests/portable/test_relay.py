@@ -480,12 +480,36 @@ async def test_a_dead_relay_left_no_file_open_and_its_mails_go_later():
     await world.close()
 
 
+async def test_a_session_that_runs_out_of_memory_is_tried_again_with_fewer_mails_in_flight():
+    world = World().open(box := Box())
+    for n in range(8):
+        world.add("r%d@example.net" % n)
+    queue = world.queue
+    take = queue.take
+
+    def scarce():
+        if list(queue.rows).count(0x3FFFFFFF) > 2:  # they are taken
+            raise MemoryError
+        return take()
+
+    queue.take = scarce
+    try:
+        await world.relay.session()
+        assert False, "five mails are in flight"
+    except MemoryError:
+        queue.recall()
+    await world.relay.session()
+    eq((len(queue), world.relay.window), (0, 2))
+    assert {"r%d@example.net" % n for n in range(8)} == {rcpts[0] for _, rcpts, _ in box.mails}
+    await world.close()
+
+
 async def test_a_mail_that_was_read_in_part_is_closed_and_still_there():
     world = World().open(Box())
     world.add(text=b"Subject: x\r\n\r\n" + b"x" * 3000)
     world.relay.host = world.hosts[0]
     job = world.relay.next()
-    job.readinto(bytearray(600))
+    job.out.readinto(bytearray(600))
     assert job.mail.f
     job.done([None])
     eq((job.mail.f, len(world.queue), world.queue.due()), (None, 1, world.clock.up))

@@ -11,6 +11,7 @@ from .gateway import Gateway
 from .tools import HERE, ROOT, Process, Row, limit_row, sink
 
 _KB = 1024
+_SMALL = 250  # KB of heap in which all of it runs, as tests/host/test_board.py shows
 _PARTS = (
     ("client", ("smtp.client",), 24),
     ("client and message", ("smtp.client", "smtp.message"), 36),
@@ -91,16 +92,20 @@ def _board(bench, port, base):
     values["sensor"].append({"name": "heap", "driver": "heapwatch", "every": 1, "above": 1})
     (path / "config.json").write_text(json.dumps(values))
     (path / "world.json").write_text(json.dumps(_AROUND))
-    command = [bench.micropython.path, "-X", "heapsize=600k", ROOT / "tests" / "sim" / "power_on.py",
-               path / "flash.img", firmware, path / "config.json"]  # fmt: skip
     env = {"EDGEPOST_SIM_FILE": f"/host{path}/world.json", "EDGEPOST_SIM_CHIP": "rp2"}
+
+    def power_on(octets, firmware):
+        command = [bench.micropython.path, "-X", f"heapsize={octets}", ROOT / "tests" / "sim" / "power_on.py",
+                   path / "flash.img", firmware, path / "config.json"]  # fmt: skip
+        return Process(list(map(str, command)), env)
+
     bare = path / "bare"  # the same without a gateway
     shutil.copytree(firmware, bare)
     (bare / "life.mpy").unlink()
     shutil.copy(HERE / "board" / "simulated.py", bare / "life.py")
-    with Process([str(bare if part == firmware else part) for part in command], env) as process:
+    with power_on(1 << 20, bare) as process:
         simulated = int(process.read()) - base
-    with Process(list(map(str, command)), env) as process:
+    with power_on(_SMALL * _KB + simulated, firmware) as process:
         used, end = 0, time.monotonic() + 8
         while time.monotonic() < end or not used:
             line = process.run.stdout.readline()

@@ -325,6 +325,7 @@ async def main(board):
     # What runs once gives its memory back. Its module lives on in the functions that it has made.
     config = work = None
     del sys.modules["start"], start.prepare, start.build, start.equip
+    unload("smtp.spool")
     await attend(board, *parts)
 
 

@@ -1,12 +1,13 @@
 """Dead letters and damaged files of a queue: what is behind its methods of the same names, which say what each does.
 
-May use: queue.
+May use: queue, spool.
 """
 
 import os
 
 from . import const
-from .queue import Aborted, Damaged, Mail, QueueFull, files
+from .queue import Aborted, Damaged, Mail, QueueFull
+from .spool import files
 
 _BATCH = const(16)  # letters that are listed at a time
 _AGAIN = const(2)  # flag: its age does not count

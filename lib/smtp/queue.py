@@ -20,7 +20,7 @@ The file: a line of JSON (the envelope), the mail with CRLF line ends, "8" where
 octets, the CRC-32 of all before in hex and "\\n".
 
 Why nothing is lost, whenever the power fails. Each step is one commit of the file system, and what lies between two
-steps is put right by load():
+steps is put right by spool.load():
 
     arrival      commit() returns after close(), and littlefs shows a file empty until close() has committed it; an
                  empty file was never accepted and goes. On file systems that show part of a file, the CRC tells
@@ -33,7 +33,7 @@ steps is put right by load():
                  and a -new beside it goes; on FAT, where the old one is removed first, a -new alone takes its place
     displacement the line in -gone, then the removal. Between: it is noted as gone and is still delivered
 
-May use: nothing but files; letters and displace, loaded when they are needed.
+May use: nothing but files; spool at the start; letters and displace, loaded when they are needed.
 """
 
 import binascii
@@ -60,7 +60,6 @@ _ENOSPC = const(28)
 _NONE = array("I")
 _UNTOUCHED = (0, 0, 0)
 _TOLD = (0, 0, 1)  # of many mails in a long outage: one for all
-_MARKS = ("", "dead", "kept", "bad", "junk", "why", "new", "gone")
 
 
 class QueueFull(Exception):
@@ -73,30 +72,6 @@ class Damaged(Exception):
 
 class Aborted(Exception):
     """A spool file that was given up while it arrived: nobody was promised it."""
-
-
-def _scan(path):
-    """(name, octets) of the files in a directory."""
-    if hasattr(os, "ilistdir"):
-        for item in os.ilistdir(path):
-            if not item[0]:
-                raise OSError(5)  # a directory that cannot be read: MicroPython would go on for ever
-            yield item[0], item[3] if len(item) > 3 else os.stat(path + "/" + item[0])[6]
-    else:
-        for item in os.scandir(path):
-            yield item.name, item.stat().st_size
-
-
-def files(path):
-    """(name, key, state, mark, octets) of the spool files; state: [] or [attempts, done, failed, flags ...]."""
-    for name, size in _scan(path):
-        stem, _, mark = name.partition("-")
-        try:
-            state = [int(p, 16) for p in stem.split(".")]
-        except ValueError:
-            continue
-        if mark in _MARKS and stem[8:9] in ("", ".") and len(state) in (1, 4, 5) and len(stem) > 7:
-            yield name, state.pop(0), state, mark, size
 
 
 def _sized(meta, pieces):
@@ -148,49 +123,9 @@ class Queue:
         self.room = 0  # what is known to be free, and when that was asked
         self.asked = None
         self.last = 0
-        self.load()
+        from .spool import load
 
-    def load(self):
-        now = self.uptime()
-        whys = []  # keys
-        news = []
-        for name, key, state, mark, size in files(self.path):
-            if size == 0:
-                self.remove_file(name)
-            elif mark == "why":
-                whys.append(key)
-            elif mark == "gone":
-                self.displaced = 1
-                self.unnamed = state[0] if state else 0
-            elif mark == "new":
-                news.append((key, size))
-            else:
-                self.last = max(self.last, key & _NUMBER)
-                self.used += self.cost(size)
-                if mark:
-                    self.count(mark, 1)
-                else:
-                    if len(state) > 3 or state and state[1] | state[2]:
-                        self.keep(key, *(state + [0])[1:4])
-                    self.enter(key, now, state[0] if state else 0, size)
-        if whys or news:
-            alive = [item[1] for item in files(self.path) if item[1] in whys and item[3] not in ("why", "new", "gone")]
-            for key in whys:
-                if key not in alive:
-                    self.remove_file("%08x-why" % key)
-        for key, size in news:
-            name = "%08x" % key
-            try:
-                self.row(key)
-                self.remove_file(name + "-new")
-            except KeyError:
-                self.rename(name + "-new", name)
-                self.last = max(self.last, key & _NUMBER)
-                self.used += self.cost(size)
-                self.enter(key, now, 0, size)
-        self.born = self.last  # mails up to this number are older than this start
-        if self.displaced:
-            self.displaced = len(self.gone()) + max(0, self.unnamed - 1)
+        load(self)
 
     def cost(self, size):
         """Octets of flash for a file: a small one shares a block, others take whole ones."""

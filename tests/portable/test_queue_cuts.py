@@ -7,7 +7,8 @@ import json
 
 from expect import eq
 from play import MICROPYTHON
-from smtp.queue import LOW, NORMAL, URGENT, Queue, QueueFull, files
+from smtp.queue import LOW, NORMAL, URGENT, Queue, QueueFull
+from smtp.spool import files
 
 if MICROPYTHON:  # a littlefs is needed
     import vfs

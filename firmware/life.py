@@ -3,7 +3,7 @@
 A crash is written down and the board starts again. After crash.MOST of them in a row, each within minutes, nothing is
 started: the console says why, and the REPL is there. The same is true of a configuration that cannot be used.
 
-May use: crash, and what it starts. Everything that it says, it says on the console.
+May use: crash, ended, and what it starts. Everything that it says, it says on the console.
 """
 
 import gc
@@ -35,30 +35,6 @@ def profile():
             % (sys.platform, e))
 
 
-def lamp(board):
-    """The LED on, and it stays on: the gateway does not run."""
-    try:
-        from machine import Pin
-
-        if board.LED is not None:
-            Pin(board.LED, Pin.OUT).value(1)
-    except Exception as e:
-        say("the LED does not work: %s" % e)
-
-
-def leave(board):
-    """The REPL takes over: a watchdog cannot be stopped, so a timer feeds it; and the log is written."""
-    watch = sys.modules.get("watch")
-    if watch and watch.feed:
-        from machine import Timer
-
-        feed = watch.feed
-        Timer(board.TIMER).init(mode=Timer.PERIODIC, period=1000, callback=lambda timer: feed())
-    file = getattr(sys.modules.get("gateway"), "file", None)
-    if file:
-        file.flush()
-
-
 def main():
     """Runs the gateway. When it returns, and not because of Ctrl-C, it gives the reason."""
     import crash
@@ -66,15 +42,11 @@ def main():
     board = profile()
     if not board:
         return "there is no profile"
-    why = None
     record = crash.start(board.reset_reason())
     if record.get("n", 0) >= crash.MOST:
-        say("SAFE MODE. The gateway crashed %d times in a row and is not started. The last time:" % record["n"])
-        print(record["why"])
-        print(record["text"])
-        say("mend what is wrong, then switch the power off and on, or remove %s and reset the board" % crash.PATH)
-        lamp(board)
-        return
+        import ended
+
+        return ended.safe_mode(board, record)
     start = time.ticks_ms()
     gc.collect()
     free = gc.mem_free()  # collected only when it is full, a small heap becomes a checkerboard
@@ -82,28 +54,19 @@ def main():
     try:
         import gateway
 
-        try:
-            gateway.run(board)
-            why = "the gateway has ended"
-            say(why + "; reset the board to start it again")
-        except gateway.Unusable as e:
-            why = "the gateway does not run: %s" % e
-            say(why)
-            say("put a right /config.json here, and reset the board")
-            lamp(board)
-    except KeyboardInterrupt:
-        say("stopped by Ctrl-C; reset the board to start it again")
+        gateway.run(board)
+        why = None
+    except (Exception, KeyboardInterrupt) as e:
+        why = e
+        if sys.implementation.name == "micropython":
+            import asyncio
+
+            asyncio.new_event_loop()  # the tasks of the old one keep their memory
+    gc.collect()
+    up = time.ticks_diff(time.ticks_ms(), start) // 1000
+    try:
+        from ended import over
     except Exception as e:
-        gc.collect()
-        text = crash.trace(e)
-        print(crash.clean(text))
-        crash.note("%s: %s" % (type(e).__name__, e), text, time.ticks_diff(time.ticks_ms(), start) // 1000)
-        file = getattr(sys.modules.get("gateway"), "file", None)
-        if file:
-            file.error(e)
-        say("crashed; starts again in %d s, Ctrl-C keeps it here" % _PAUSE)
-        leave(board)
-        time.sleep(_PAUSE)
+        crash.note("%s, after: %s" % (e, why), "", up)
         board.restart()
-    leave(board)
-    return why
+    return over(board, why, up)

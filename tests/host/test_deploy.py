@@ -14,8 +14,8 @@ from edgepost import build, config, deploy, device, pack, virtual
 from edgepost.errors import UserError
 from harness import PATIENCE, edgepost, free_port
 
-REAL = ("boot.py", "main.py", "life.py", "crash.py", "trial.py", "watch.py", "boards/board.py", "boards/pico_w.py",
-        "smtp/__init__.py", "smtp/stream.py")  # fmt: skip
+REAL = ("boot.py", "main.py", "life.py", "ended.py", "crash.py", "trial.py", "watch.py", "boards/board.py",
+        "boards/pico_w.py", "smtp/__init__.py", "smtp/stream.py")  # fmt: skip
 GATEWAY = '''
 import asyncio, json, time as _time
 import word
@@ -42,13 +42,13 @@ async def main(board):
     config = read_config()
     log("gateway", "version %s, word %s" % (VERSION, word.VERSION))
     jobs = [("work", work)] + start.equip(board, config, None, None, ())
-    tasks = [asyncio.create_task(supervise(name, job)) for name, job in jobs]
+    tasks = [asyncio.create_task(start.supervise(name, job)) for name, job in jobs]
     log("gateway", "ready")
     await board.stopped()
 def run(board):
     asyncio.run(main(board))
 '''
-START = "def equip(board, config, relay, server, listeners):\n    return []\n"
+START = "from gateway import supervise\ndef equip(board, config, relay, server, listeners):\n    return []\n"
 JUDGE = "def everything(watch, one, server, rules):\n    return watch\n"
 
 
@@ -396,7 +396,7 @@ def test_what_is_on_the_board_and_what_would_be_sent_is_said_without_a_change(be
     bench.power(image)
     assert bench.deploy("two", dry_run=True) == 0
     said = capsys.readouterr().out
-    assert re.search(r"\d+ gateway.mpy\n", said) and re.search(r"\d+ word.mpy\n", said) and "2 of 11 files" in said
+    assert re.search(r"\d+ gateway.mpy\n", said) and re.search(r"\d+ word.mpy\n", said) and "2 of 12 files" in said
     assert bench.deploy("two", status=True) == 0
     said = capsys.readouterr().out
     assert re.search(r"/a.pack  [0-9a-f]{8} runs, 2 files differ from those here", said), said
@@ -428,7 +428,7 @@ def test_in_place_replaces_the_version_that_runs(bench, image, capsys):
     bench.power(image)
     fill(bench, 12)
     assert bench.deploy("two", in_place=True) == 0
-    assert "sending 11 of 11 files" in capsys.readouterr().out
+    assert "sending 12 of 12 files" in capsys.readouterr().out
     with bench.connect() as board:
         assert board.stat("/b.pack") is None
     assert bench.version() == "two"
@@ -466,7 +466,7 @@ def test_the_persons_own_file_travels_with_it(bench, image, tmp_path, capsys):
     (tmp_path / "mine.py").write_text("def level():\n    return 42\n")
     bench.power(image)
     assert bench.deploy("one", board=str(tmp_path / "board.toml")) == 0
-    assert "sending 1 of 12 files" in capsys.readouterr().out
+    assert "sending 1 of 13 files" in capsys.readouterr().out
     with bench.connect() as board:
         assert board.eval("__import__('mine').level()") == 42
     (tmp_path / "life.py").write_text("")

@@ -115,9 +115,8 @@ class Stage:
         soc.cause = cause or self.cause
         self.soc = soc
         self.time.ms = 0
-        sys.modules.pop("life", None)
-        sys.modules.pop("report", None)
-        sys.modules.pop("watch", None)
+        for name in ("life", "ended", "report", "watch"):
+            sys.modules.pop(name, None)
         self.gateway.work = work or self.nothing
         sys.modules["gateway"] = self.gateway
         import life
@@ -126,6 +125,9 @@ class Stage:
         life.gc = Gc()
         life.print = crash.print = lambda *text: said.append(" ".join([str(t) for t in text]))
         life._PROFILES = {sys.platform: "pico_w" if self.chip == "rp2" else "esp32"}
+        import ended
+
+        ended.print = life.print
         said = []
         try:
             life.main()
@@ -416,6 +418,27 @@ def test_a_half_copied_gateway_is_a_crash(stage):
 
     stage.start(work)
     eq((stage.record()["n"], stage.cause), (1, "reset"))
+
+
+@staged
+def test_a_crash_counts_also_where_what_tells_of_it_cannot_be_loaded(stage):
+    class Broken:
+        """As a module whose file has gone."""
+
+        def __getattr__(self, name):
+            raise OSError("the flash is gone, too")
+
+    def breaks():
+        sys.modules["ended"] = Broken()
+        raise ValueError("it crashed")
+
+    for n in range(crash.MOST):
+        stage.start(breaks)
+        eq((stage.runs, stage.cause, crash.read()["n"]), (n + 1, "reset", n + 1))
+    assert "it crashed" in crash.read()["why"]
+    sys.modules.pop("ended")
+    assert "SAFE MODE" in stage.start()
+    eq(stage.runs, crash.MOST)
 
 
 @staged

@@ -1,6 +1,7 @@
-"""The server's side of AUTH (RFC 4954), without I/O, and the verifiers that stand in for passwords.
+"""The server's side of AUTH (RFC 4954), without I/O, and the verifiers that stand in for passwords. Loaded when
+somebody logs in.
 
-May use: sasl, reply. Standards: RFC 4616 (PLAIN), RFC 5802, 5803 and 7677 (the form of a verifier), RFC 8018
+May use: sasl, reply, stream. Standards: RFC 4616 (PLAIN), RFC 5802, 5803 and 7677 (the form of a verifier), RFC 8018
 (PBKDF2). A mechanism is a generator, and a row in a table below. Passwords are taken as UTF-8 without SASLprep (RFC
 4013): it changes nothing in ASCII.
 """
@@ -9,11 +10,13 @@ import hashlib
 import os
 
 from . import const
-from .reply import SMTPError
+from .reply import PLAIN, SMTPError
 from .sasl import b64, unb64
+from .stream import LINE, PAUSE, SLEEP
 
 _SLICE = const(64)  # iterations between two yields: some 15 ms on a board
 _ITERATIONS = const(4096)  # RFC 7677 section 4
+_MAX_LOGINS = const(3)  # that fail in a session
 CLEAR = "{CLEAR}"  # starts a verifier that is the password itself, which only CRAM-MD5 needs
 
 
@@ -177,3 +180,49 @@ def server(mechanism, initial=None):
         if not make:
             raise SMTPError(504, "5.5.4", "this AUTH mechanism is not known here")
     return make(initial)
+
+
+def login(session, arg):
+    """Generator of a server.Session: AUTH with its argument (bytes), after which `session.user` is set, or SMTPError.
+    Refusals are answered late, and later each time."""
+    io = session.io
+    on = session.on
+    parts = arg.split(None, 1)
+    name = str(parts[0].upper(), "utf-8") if parts and not parts[0].strip(PLAIN) else ""
+    if name not in on.mechanisms():
+        raise SMTPError(504, "5.5.4", "mechanism not supported")
+    initial = None
+    if len(parts) > 1:
+        initial = b"" if parts[1] == b"=" else unb64(parts[1])
+    exchange = server(name, initial)
+    user = value = None
+    try:
+        while True:
+            ask = exchange.send(value)
+            if ask is None:
+                value = yield PAUSE
+            elif isinstance(ask, tuple):
+                value = on.users.get(ask[0])
+                if ask[1] is not None:
+                    value = yield from check(value, ask[1])
+            else:
+                io.out += b"334 " + b64(ask) + b"\r\n"
+                value = yield LINE
+                if value is False:
+                    raise SMTPError(500, "5.5.6", "line too long")
+                if value == b"*":
+                    raise SMTPError(501, "5.0.0", "cancelled")
+                value = unb64(value)
+    except StopIteration as e:
+        user = e.value
+    if user is None:
+        session.logins += 1
+        on.log("wrong user name or password from %s" % session.peer)
+        io.timeout = 1000 * session.logins
+        yield SLEEP
+        io.timeout = on.timeout
+        if session.logins >= _MAX_LOGINS:
+            raise SMTPError(421, "4.7.0", "too many failures, closing")
+        raise SMTPError(535, "5.7.8", "wrong user name or password")
+    session.user = user
+    io.out += b"235 2.7.0 welcome\r\n"

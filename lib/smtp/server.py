@@ -24,7 +24,7 @@ from .network import in_networks, parse_ip, parse_network
 from .path import Envelope, parse_params, parse_path
 from .reply import PLAIN, SMTPError
 from .scan import chunk, data
-from .stream import CHUNK, DATA, LINE, PAUSE, SEND, SLEEP, TLS, Stream, Wire, sleep_ms, ticks_add, ticks_diff, ticks_ms
+from .stream import CHUNK, DATA, LINE, SEND, TLS, Stream, Wire, sleep_ms, ticks_add, ticks_diff, ticks_ms
 
 # A wire reads mail where there is a server: a client never loads that.
 Wire.data = data
@@ -49,7 +49,6 @@ Stream.hold = hold
 _MAX_RCPTS = const(100)  # RFC 5321 4.5.3.1.8: at least 100; the queue keeps a bit for each
 _MAX_ERRORS = const(10)
 _MAX_COMMANDS = const(1000)  # in a session, without a mail among them
-_MAX_LOGINS = const(3)
 _MAX_HOPS = const(30)  # Received fields, RFC 5321 6.3 asks for a limit of 100 at the most
 _TIMEOUT = const(300000)  # ms for a command, RFC 5321 4.5.3.2.7
 _MAIL_TIMEOUT = const(600000)  # ms for a whole mail, however slowly it trickles
@@ -582,55 +581,11 @@ class Session:
             if self.on.users and not self.tls:
                 raise SMTPError(538, "5.7.11", "say STARTTLS first")
             raise SMTPError(502, "5.5.1", "no AUTH here")
-        parts = arg.split(None, 1)
-        from . import auth
+        from .auth import login
 
-        name = str(parts[0].upper(), "utf-8") if parts and not parts[0].strip(_NAME) else ""
-        if name not in self.on.mechanisms():
-            raise SMTPError(504, "5.5.4", "mechanism not supported")
-        initial = None
-        if len(parts) > 1:
-            initial = b"" if parts[1] == b"=" else auth.unb64(parts[1])
-        return self.login(auth, auth.server(name, initial))
-
-    def login(self, auth, exchange):
-        """Runs a SASL exchange (RFC 4954). Refusals are answered late, and later each time."""
-        io = self.io
-        user = None
-        value = None
-        try:
-            while True:
-                ask = exchange.send(value)
-                if ask is None:
-                    value = yield PAUSE
-                elif isinstance(ask, tuple):
-                    value = self.on.users.get(ask[0])
-                    if ask[1] is not None:
-                        value = yield from auth.check(value, ask[1])
-                else:
-                    io.out += b"334 " + auth.b64(ask) + b"\r\n"
-                    value = yield LINE
-                    if value is False:
-                        raise SMTPError(500, "5.5.6", "line too long")
-                    if value == b"*":
-                        raise SMTPError(501, "5.0.0", "cancelled")
-                    value = auth.unb64(value)
-        except StopIteration as e:
-            user = e.value
-        if user is None:
-            self.logins += 1
-            self.on.log("wrong user name or password from %s" % self.peer)
-            io.timeout = 1000 * self.logins
-            yield SLEEP
-            io.timeout = self.on.timeout
-            if self.logins >= _MAX_LOGINS:
-                raise SMTPError(421, "4.7.0", "too many failures, closing")
-            raise SMTPError(535, "5.7.8", "wrong user name or password")
-        self.user = user
-        io.out += b"235 2.7.0 welcome\r\n"
+        return login(self, arg)
 
 
-_NAME = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_abcdefghijklmnopqrstuvwxyz"
 # A page in somebody's browser can make it send these, with a mail in the body of the request.
 _WEB = (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"PATCH", b"DELETE")
 

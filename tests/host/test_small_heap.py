@@ -22,7 +22,7 @@ every = "1s"
 SENSORS_ONLY = BOARD[: BOARD.index("[[listener]]")] + DOOR
 
 
-@pytest.mark.parametrize(("heap", "board"), [("180k", SENSORS_ONLY), ("200k", BOARD + DOOR)], ids=["sensors", "both"])
+@pytest.mark.parametrize(("heap", "board"), [("160k", SENSORS_ONLY), ("190k", BOARD + DOOR)], ids=["sensors", "both"])
 def test_mail_and_alerts_arrive_from_a_small_heap(gateway, smarthost, tmp_path, heap, board):
     (tmp_path / "door").write_text("0")
     host = smarthost()

@@ -397,11 +397,13 @@ class Client:
     def settle(self, flying):
         """Takes the next reply and gives it to whom it belongs. Returns it."""
         kind, job = flying[0]
-        if self.io.lo == self.io.hi:
+        io = self.io
+        if io.lo == io.hi:
             self.pay()
-        self.io.timeout = self.hurry or (_FINAL if kind >= _CHUNK else _REPLY)
+        io.timeout = self.hurry or (_FINAL if kind >= _CHUNK else _REPLY)
         while True:  # reply() once more, without its cost: this runs four times a mail
-            reply = self.feed.feed((yield LINE))
+            line = io.line() if io.lo < io.hi else None
+            reply = self.feed.feed(line if line is not None else (yield LINE))
             if reply is not None:
                 break
         code = reply[0]

@@ -149,7 +149,7 @@ class Queue:
     def remove_file(self, name):
         """True when it is gone."""
         try:
-            os.remove(self.path + "/" + name)
+            os.remove("%s/%s" % (self.path, name))
         except OSError:
             return False
         return True
@@ -190,8 +190,9 @@ class Queue:
 
     def row(self, key):
         """Where the row of a mail that waits is. Raises KeyError."""
-        i = self.slot(key)
-        if i == len(self.rows) or self.rows[i] != key:
+        rows = self.rows
+        i = 0 if rows and rows[0] == key else self.slot(key)  # most often it is the first
+        if i == len(rows) or rows[i] != key:
             raise KeyError(key)
         return i
 
@@ -329,7 +330,7 @@ class Queue:
             key = rows[i]
             name = self.name_now(i)
             try:
-                mail = Mail(self, key, self.path + "/" + name)
+                mail = Mail(self, key, "%s/%s" % (self.path, name))
             except Aborted:
                 self.used -= self.cost(rows[i + 3])
                 self.forget(i)
@@ -581,11 +582,13 @@ class Writer:
 class Mail:
     """A queued mail, open for reading: `meta` as it was given, `size` octets of mail, read(buf). Verified whole."""
 
+    kept = None  # a small file as a whole, until it is sent: to open it once more costs as much as all else
+    f = None
+
     def __init__(self, queue, key, path):
         self.queue = queue
         self.key = key
         self.path = path
-        self.kept = None  # a small file as a whole, until it is sent: to open it once more costs as much as all else
         with open(path, "rb") as f:
             data = f.read(_SMALL)
             if data[:4] == b"ABRT":
@@ -595,8 +598,8 @@ class Mail:
                 self.size = len(data) - self.start - _TRAILER
                 head = data[: self.start]
                 trailer = data[-_TRAILER:]
-                crc = binascii.crc32(data[: -_TRAILER + 1])
                 self.kept = memoryview(data)
+                crc = binascii.crc32(self.kept[: -_TRAILER + 1])
             else:
                 head, trailer, crc = self.verify(f)
         if self.size < 0 or head[:1] != b"{":
@@ -607,7 +610,6 @@ class Mail:
         self.meta = json.loads(head)
         self.eight = bits == b"8"
         self.left = self.size
-        self.f = None
 
     def verify(self, f):
         """Reads a file that is not small: its envelope, its trailer, and the check sum that should stand there."""

@@ -442,18 +442,21 @@ class Job:
         self.relay = relay
         self.host = host
         self.mail = mail
-        self.index = [i for i in range(len(rcpts)) if not over >> i & 1]
-        self.rcpts = [rcpts[i] for i in self.index]
+        self.index = index = range(len(rcpts))
+        if over:
+            self.index = index = [i for i in index if not over >> i & 1]
+            rcpts = [rcpts[i] for i in index]
+        self.rcpts = rcpts
         sender = host.sender or meta.get("q", "")
         self.sender = sender if sender and meta["f"] else meta["f"]
         self.body = "8BITMIME" if mail.eight else ""
         self.dsn = None
         if "DSN" in relay.ext and ("d" in meta or "n" in meta):
-            asked = meta.get("n") or [""] * len(rcpts)
-            self.dsn = (meta.get("d", ""), [asked[i] for i in self.index])
-        text = self.sender + "".join(self.rcpts)
+            asked = meta.get("n") or [""] * len(meta["r"])
+            self.dsn = (meta.get("d", ""), [asked[i] for i in index])
         # Something that the next hop has to offer an extension for, see onward.
-        self.special = "e" in meta or mail.eight and "p" not in meta or len(text) != len(text.encode())
+        self.special = "e" in meta or mail.eight and "p" not in meta or [
+            a for a in [self.sender] + rcpts if len(a) != len(a.encode())]
         clock = relay.clock
         now = clock.now()
         if now and meta["b"] == queue.boot:

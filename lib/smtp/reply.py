@@ -58,7 +58,12 @@ class Parser:
         Returns None while the reply goes on, else (code: int, enhanced: str, text: str); what is not printable ASCII
         becomes "?". Raises SMTPError 421 4.5.0 for what is no reply; the session is of no use after that.
         """
-        return not self.code and self.known.get(line) or self.parse(line)
+        if not self.code:
+            if line in self.known:
+                return self.known[line]
+            if self.lines is None and line and line[:10] == b"250 2.0.0 ":  # as most end that tell of a mail
+                return 250, "2.0.0", _printable(line[10:512])
+        return self.parse(line)
 
     def parse(self, line):
         """As feed(), for what is not known."""

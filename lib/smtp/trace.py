@@ -14,6 +14,7 @@ _CHUNK = 512
 _MAX_FIELD = 2048
 
 _NAME = b"etaoin-srhldcumfpgwybvkxjqzDFSMCTVIXRAELPBUN"  # what most names of fields are made of
+_OURS = b"\r\nAuto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n"  # in what message.compose() makes
 _unname = re.compile(b"[^!-9;-~]").search
 
 
@@ -31,24 +32,26 @@ class Outgoing:
     A mail without header fields gets the empty line that then has to follow the added ones.
     """
 
+    # Here, for most mails need no other value: an instance with few attributes is made much faster.
+    wide = None  # utf8.good where Reply-To may have an address in UTF-8
+    _hold = b""
+    _at = 0
+    _mid = False  # in the middle of a line
+    _begun = False  # a field has begun, so a line may continue it
+    _field = None  # From, while it is held
+    _again = False
+    _reply = b""  # the Reply-To field
+
     def __init__(self, read, length, top=b"", missing=(), sender=""):
         self._read = read
         self._left = length
         self._out = top
-        self._at = 0
         self._missing = missing
         self._sender = sender
-        self._hold = b""
         self._head = bool(top or missing or sender)
         self._wanted = {name: False for name, _ in missing}  # True once seen
         if sender:
             self._wanted[b"from"] = self._wanted[b"reply-to"] = False
-        self.wide = None  # utf8.good where Reply-To may have an address in UTF-8
-        self._mid = False  # in the middle of a line
-        self._begun = False  # a field has begun, so a line may continue it
-        self._field = None  # From, while it is held
-        self._again = False
-        self._reply = b""  # the Reply-To field
 
     @property
     def rest(self):
@@ -97,6 +100,8 @@ class Outgoing:
         if self._left and b"\n" not in hold and len(hold) < _CHUNK:
             buf = bytearray(min(_CHUNK - len(hold), self._left))
             hold += buf[: self._get(buf)]
+        if self._quick(hold):
+            return
         at = start = 0  # of this line; of what is not in _out yet
         out = b""
         wanted = self._wanted
@@ -157,6 +162,24 @@ class Outgoing:
             out += self._added() + b"\r\n"
             self._head = False
         self._out = out
+
+    def _quick(self, hold):
+        """True when _scan() need not look at each line of `hold`: what we composed is known to have fields only."""
+        at = hold.find(_OURS) if hold[:6] == b"From: " and not (self._begun or self._sender) else -1
+        if at < 0:
+            return False
+        head = b"\r\n" + hold[: at + 2].lower()
+        if b"\r\n\r\n" in head:
+            return False
+        for name in self._wanted:
+            i = head.find(b"\r\n" + name)
+            if i >= 0:
+                if head[i + 2 + len(name)] != 58:  # ":"
+                    return False
+                self._wanted[name] = True
+        self._out = hold[: at + 2] + self._added() + hold[at + 2 :]
+        self._head = False
+        return True
 
     def _added(self):
         out = b""

@@ -44,6 +44,7 @@ _RSET = const(5)
 _BODY = const(6)  # as _END, while the mail has not been sent whole
 
 _PENDING = const(100)  # replies that may wait unread: more would fill the buffers between us (RFC 2920 3.1)
+_READY = const(640)  # octets of a mail that are made ready before the server asks for it
 _HIGH = const(1400)  # octets of `out` from which a mail's body is sent on
 
 
@@ -255,7 +256,13 @@ class Client:
             self.say(b"DATA", _DATA, job, flying)
             yield SEND
             self.pay()
-            self.ahead = self.next()  # while the server is at work
+            # While the server is at work: it waits for the mail once it has said 354.
+            tail = b"\r\n"
+            n = job.out.readinto(memoryview(self.buf)[:_READY])
+            if n:
+                tail = self.stuff(n, tail)
+            text, io.out = io.out, b""
+            self.ahead = self.next()
             while flying:  # all that came before is answered first
                 kind, other = flying[0]
                 reply = yield from self.settle(flying)
@@ -264,7 +271,8 @@ class Client:
             if reply[0] == 354:
                 flying.append((_BODY, job))
                 if job.taken:
-                    yield from self.send_data(job)
+                    io.out += text
+                    yield from self.send_data(job, tail)
                 else:
                     io.out += b".\r\n"
                 self.whole(flying)
@@ -336,9 +344,8 @@ class Client:
                 yield from self.drain(flying)
             return
 
-    def send_data(self, job):
-        """The mail with its dots stuffed (RFC 5321 4.5.2), and the dot at its end."""
-        tail = b"\r\n"  # the last two octets sent
+    def send_data(self, job, tail):
+        """The mail with its dots stuffed (RFC 5321 4.5.2), and the dot at its end. tail: the last two octets sent."""
         readinto = job.out.readinto
         while True:
             n = readinto(self.buf)

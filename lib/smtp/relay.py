@@ -503,12 +503,12 @@ class Job:
         relay = self.relay
         meta = self.mail.meta
         if name == b"date":
-            field = "Date: " + self.date()
+            field = "Date: %s\r\n" % self.date()
         elif name == b"from":
-            field = "From: " + (meta["f"] or relay.origin)
+            field = "From: %s\r\n" % (meta["f"] or relay.origin)
         else:
-            field = "Message-ID: <%s.%x@%s>" % (meta["i"], self.mail.key, relay.name)
-        return (field + "\r\n").encode()
+            field = "Message-ID: <%s.%x@%s>\r\n" % (meta["i"], self.mail.key, relay.name)
+        return field.encode()
 
     def done(self, results):
         self.relay.settled(self, results)

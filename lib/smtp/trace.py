@@ -171,12 +171,15 @@ class Outgoing:
         head = b"\r\n" + hold[: at + 2].lower()
         if b"\r\n\r\n" in head:
             return False
+        there = []
         for name in self._wanted:
             i = head.find(b"\r\n" + name)
             if i >= 0:
                 if head[i + 2 + len(name)] != 58:  # ":"
                     return False
-                self._wanted[name] = True
+                there.append(name)
+        for name in there:
+            self._wanted[name] = True
         self._out = hold[: at + 2] + self._added() + hold[at + 2 :]
         self._head = False
         return True

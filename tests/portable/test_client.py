@@ -757,6 +757,19 @@ def test_dots_are_stuffed_wherever_the_buffer_ends():
             eq((mail, size, p.said()), (mail, size, wanted))
 
 
+def test_with_data_a_mail_is_ready_before_the_server_asks_for_it():
+    for answer, wanted in ((b"250 ok\r\n", b"..x\r\n.\r\n"), (b"550 no\r\n", b".\r\n")):
+        mail = Mail("a@b.example", ["c@d.example"], b".x\r\n")
+        client = new(GROUPS)
+        p = Player(client.mails(mail), client.io)
+        eq(p.said().count(b"DATA"), 1)
+        eq(mail.rest, 0)
+        p.feed(b"250 ok\r\n" + answer)
+        eq(p.said(), b"")
+        p.feed(b"354 go\r\n")
+        eq(p.said(), wanted)
+
+
 def test_a_mail_arrives_the_same_in_every_mode_and_for_every_buffer():
     mail = b"Subject: x\r\n\r\n.dots\r\n..\r\n.\r\n" + b"long " * 300 + b"\r\n\r\n.\r\n"
     for ext in MODES:

@@ -53,6 +53,9 @@ def test_no_line_is_longer_than_512_octets():
 
 def test_a_reply_of_one_line_is_complete_at_once():
     eq(read(b"250 2.1.0 fine"), (250, "2.1.0", "fine"))
+    eq(read(b"250 2.0.0 Ok: queued as 4B1"), (250, "2.0.0", "Ok: queued as 4B1"))
+    eq(read(b"250 2.0.0 \xffk"), (250, "2.0.0", "?k"))
+    eq(read(b"250 2.0.0 "), (250, "2.0.0", ""))
     eq(read(b"250 fine"), (250, "", "fine"))
     eq(read(b"354"), (354, "", ""))
     eq(read(b"250 "), (250, "", ""))

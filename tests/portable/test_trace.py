@@ -3,6 +3,7 @@
 import io
 
 from expect import eq, raises
+from smtp.message import compose
 from smtp.path import Envelope
 from smtp.trace import Outgoing, received
 
@@ -61,6 +62,45 @@ def test_a_field_that_is_there_is_not_missing_however_it_is_written():
 def test_a_field_in_the_body_or_in_a_folded_line_does_not_count():
     for mail in (b"A: b\r\n\r\nDate: x\r\n", b"A: b\r\n Date: x\r\n\r\n", b"Xdate: x\r\n\r\n"):
         assert b"\r\nDate: now\r\n" in leave(mail, missing=MISSING), mail
+
+
+def composed(**more):
+    return b"".join(compose("a@b.example", "c@d.example", "s", "t", **more))
+
+
+def test_what_we_composed_gets_the_fields_that_it_lacks():
+    for more, lacks in (
+        ({}, [b"Date: now", b"Message-ID: <1@2>"]),
+        ({"date": 0}, [b"Message-ID: <1@2>"]),
+        ({"message_id": "x@y.example"}, [b"Date: now"]),
+        ({"date": 0, "extra": (("message-id", "<x@y.example>"),)}, []),
+        ({"extra": (("Dated", "x"), ("X-Date", "Date: x"))}, [b"Date: now", b"Message-ID: <1@2>"]),
+        ({"date": 0, "extra": (("X", "y " * 300),)}, [b"Message-ID: <1@2>"]),
+    ):
+        mail = composed(**more)
+        head, _, body = mail.partition(b"\r\n\r\n")
+        for size in (1, 7, 64, 4096):
+            got, _, rest = leave(mail, size, top=TOP, missing=MISSING).partition(b"\r\n\r\n")
+            assert got.startswith(TOP), got
+            eq((more, sorted(got[len(TOP) :].split(b"\r\n"))), (more, sorted(head.split(b"\r\n") + lacks)))
+            eq(rest, body)
+
+
+def test_what_we_composed_for_another_sender_shows_it():
+    out = leave(composed(date=0), missing=MISSING + ((b"from", b"From: x\r\n"),), sender=SENDER)
+    assert SENDER.encode() in out.split(b"\r\n")[0] and b"\r\nReply-To: a@b.example\r\n" in out, out
+
+
+def test_an_alert_inside_a_mail_does_not_lend_it_its_fields():
+    inside = composed(date=0, message_id="x@y.example")
+    for mail in (b"\r\n" + inside, inside.replace(b"Date", b"\r\nDate")):
+        head = leave(b"From: a@b.example\r\n" + mail, missing=MISSING).partition(b"\r\n\r\n")[0]
+        assert b"\r\nDate: now" in head and b"\r\nMessage-ID: <1@2>" in head, head
+
+
+def test_a_mail_that_looks_like_ours_has_its_fields_however_they_are_written():
+    mail = composed(date=0).replace(b"Date:", b"Date :")
+    eq(leave(mail, missing=MISSING[:1]), mail)
 
 
 def test_a_mail_without_a_header_gets_one():

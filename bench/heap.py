@@ -13,9 +13,9 @@ from .tools import HERE, ROOT, Process, Row, limit_row, sink
 _KB = 1024
 _SMALL = 250  # KB of heap in which all of it runs, as tests/host/test_board.py shows
 _PARTS = (
-    ("client", ("smtp.client",), 24),
-    ("client and message", ("smtp.client", "smtp.message"), 36),
-    ("client, message and mime", ("smtp.client", "smtp.message", "smtp.mime"), 45),
+    ("client", ("smtp.client", "smtp.single"), 24),
+    ("client and message", ("smtp.client", "smtp.single", "smtp.message"), 36),
+    ("client, message and mime", ("smtp.client", "smtp.single", "smtp.message", "smtp.mime"), 45),
     ("server", ("smtp.server",), 48),
     ("relay, queue, client, message", ("smtp.relay", "smtp.queue"), None),
 )

@@ -9,7 +9,8 @@ import asyncio
 import sys
 import time
 
-from smtp.client import Mail, open_session, quit, send
+from smtp.client import open_session, quit, send
+from smtp.single import Mail
 
 SENDER = "bench@example.com"
 RCPTS = ["someone@example.com"]

@@ -18,17 +18,12 @@ A source has `next()`, which returns a job or None. A job is one mail:
 With PIPELINING and CHUNKING (RFC 2920, 3030) nothing waits: envelope, mail and the next envelopes go out together. With
 PIPELINING alone only DATA waits. What is in flight is bounded by `window` mails and `window_bytes`.
 
-May use: stream, reply, sasl, fast or scan.
+May use: stream, reply, sasl; single for send().
 """
 
 from . import const
 from .reply import PLAIN, Parser, SMTPError
 from .stream import LINE, SEND, TLS, connect
-
-try:
-    from .fast import clean
-except (ImportError, SyntaxError, ValueError, AttributeError):
-    from .scan import clean
 
 # Time-outs in ms, RFC 5321 4.5.3.2
 _CONNECT = const(30000)
@@ -80,22 +75,18 @@ class Client:
         """SMTPError when there is a reply to nothing: which one belongs to what could not be told any more."""
         io = self.io
         if io.lo < io.hi:
-            raise SMTPError(421, "4.5.0", "the server answers before it is asked")
-
-    def reply(self):
-        """Generator: the next reply, as (code, enhanced, text)."""
-        feed = self.feed.feed
-        while True:
-            line = feed((yield LINE))
-            if line is not None:
-                return line
+            raise SMTPError(421, "4.5.0", "it answers before it is asked")
 
     def ask(self, command, code=0, reason="reply"):
-        """Generator: sends a command and takes the reply to it. SessionError when it is not `code`."""
+        """Generator: sends a command, or None, and takes the next reply, as (code, enhanced, text). SessionError when
+        it is not `code`."""
         if command is not None:
             self.unasked()
             self.io.out += command + b"\r\n"
-        reply = yield from self.reply()
+        feed = self.feed.feed
+        reply = None
+        while reply is None:
+            reply = feed((yield LINE))
         if code and reply[0] != code:
             what = command[:8].split()[0].decode() if command else "the connection"
             raise SessionError(reason, "it answers %s with %d %s" % (what, reply[0], reply[2]), reply)
@@ -128,7 +119,7 @@ class Client:
                 if trouble:
                     raise SessionError(*trouble)
         except SMTPError as e:
-            raise SessionError("reply", "its answer makes no sense: " + e.text)
+            raise SessionError("reply", e.text)
         except (OSError, ValueError, EOFError) as e:
             if io.shaking:
                 from .tlserror import tls_reason
@@ -408,7 +399,7 @@ class Client:
         if io.lo == io.hi:
             self.pay()
         io.timeout = self.hurry or (_FINAL if kind >= _CHUNK else _REPLY)
-        while True:  # reply() once more, without its cost: this runs four times a mail
+        while True:
             line = io.line() if io.lo < io.hi else None
             reply = self.feed.feed(line if line is not None else (yield LINE))
             if reply is not None:
@@ -417,7 +408,7 @@ class Client:
         if code == 421:
             raise SMTPError(*reply)
         if code < 250 or (code < 400 and (code != 354 if kind == _DATA else kind == _BODY or code >= 300)):
-            raise SMTPError(421, "4.5.0", "the server's answer does not fit: %d %s" % (code, reply[2]))
+            raise SMTPError(421, "4.5.0", "its answer does not fit: %d %s" % (code, reply[2]))
         flying.pop(0)
         if job is None or job.result is None:
             return reply
@@ -489,81 +480,6 @@ async def open_session(host, port, name, security="starttls", context=None, user
         raise
 
 
-def _crlf(text):
-    """`text` (bytes) with CRLF at the end of each line, whatever was there."""
-    at = 0
-    while at < len(text):
-        at = clean(text, at, len(text))
-        if at < len(text) and text[at] != 46:  # it also stops at a dot that begins a line
-            return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
-    return text
-
-
-class Mail:
-    """One mail as a job, and a source of just that; from bytes or an iterable of bytes, whose line ends become CRLF."""
-
-    def __init__(self, sender, rcpts, message):
-        self.body = ""
-        self.dsn = None
-        for address in [sender] + list(rcpts) if sender else rcpts:
-            wrong = "@" not in address or " " in address or "<" in address or ">" in address
-            if wrong or address.encode().strip(PLAIN):
-                from .utf8 import prepare  # it raises ValueError for what is no address at all
-
-                sender, rcpts = prepare(self, sender, rcpts)
-                break
-        if not rcpts:
-            raise ValueError("a mail needs a recipient")
-        if isinstance(message, str):
-            message = message.encode()
-        self.sender = sender
-        self.rcpts = list(rcpts)
-        self.size = 0
-        self.rest = None
-        self.out = self
-        if isinstance(message, (bytes, bytearray)):
-            message = _crlf(message)
-            self.size = self.rest = len(message)
-            message = (message,)
-        self.pieces = iter(message)
-        self.held = b""
-        self.cr = False
-        self.given = False
-        self.replies = None
-
-    def readinto(self, buf):
-        n = 0
-        while n < len(buf):
-            if not self.held:
-                try:
-                    piece = bytes(next(self.pieces))
-                except StopIteration:
-                    self.rest = 0
-                    break
-                if not piece:
-                    continue
-                if self.cr and piece[:1] == b"\n":
-                    piece = piece[1:]
-                self.cr = piece[-1:] == b"\r"
-                self.held = memoryview(piece if self.rest else _crlf(piece))
-                continue
-            k = min(len(self.held), len(buf) - n)
-            buf[n : n + k] = self.held[:k]
-            self.held = self.held[k:]
-            n += k
-        if self.rest:
-            self.rest -= n
-        return n
-
-    def next(self):
-        if not self.given:
-            self.given = True
-            return self
-
-    def done(self, results):
-        self.replies = results
-
-
 async def send(session, sender, rcpts, message):
     """Sends a mail in a session of open_session(). message: bytes, str or an iterable of bytes. An address that is not
     ASCII needs a server with SMTPUTF8, unless it is so in its domain alone.
@@ -571,6 +487,8 @@ async def send(session, sender, rcpts, message):
     Returns {recipient: (code, enhanced, text)} of those who were refused: empty when all were served. Raises
     SessionError when the session broke, ValueError for an address that is none.
     """
+    from .single import Mail  # a relay has jobs of its own
+
     stream, client = session
     job = Mail(sender, rcpts, message)
     try:

@@ -365,7 +365,7 @@ class Sink:
         self.stream.timeout = 1000
         self.stream.out = b""
         try:
-            reply = await self.run(self.client.reply())
+            reply = await self.run(self.client.ask(None))
         except SMTPError:
             return error
         return self.verdict(reply) if reply[0] >= 400 else error
@@ -380,7 +380,7 @@ class Sink:
         await self.flush()
         self.stream.out = b".\r\n" if self.tail == b"\r\n" else b"\r\n.\r\n"
         self.stream.timeout = FINAL
-        reply = await self.run(self.client.reply())
+        reply = await self.run(self.client.ask(None))
         if not 250 <= reply[0] < 300:
             raise self.verdict(reply if reply[0] >= 400 else (421, "4.5.0", "%d %s" % (reply[0], reply[2])))
         relay.delivered += 1

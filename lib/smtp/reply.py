@@ -68,7 +68,7 @@ class Parser:
     def parse(self, line):
         """As feed(), for what is not known."""
         if line is False:
-            raise SMTPError(421, "4.5.0", "a line of the server's reply is too long")
+            raise SMTPError(421, "4.5.0", "a line of its reply is too long")
         code = int(line[:3]) if line[:3].isdigit() and len(line) > 2 and line[3:4] in (b"", b" ", b"-") else 0
         first = not self.code
         if first:
@@ -78,7 +78,7 @@ class Parser:
         self.count += 1
         if not 200 <= code <= 599 or code != self.code or self.count > _MAX_LINES:
             self.code = 0
-            raise SMTPError(421, "4.5.0", "the server's reply makes no sense: " + _printable(line[:60]))
+            raise SMTPError(421, "4.5.0", "its reply makes no sense: " + _printable(line[:60]))
         if self.lines is not None and len(self.lines) < _MAX_KEPT:
             self.lines.append(_printable(line[4:512]))
         at = 4

@@ -17,10 +17,11 @@ for directory in ("lib", "firmware", "tests/portable"):
 
 from play import Player  # noqa: E402
 from smtp import auth, onward, sasl, utf8  # noqa: E402
-from smtp.client import Client, Mail, SessionError  # noqa: E402
+from smtp.client import Client, SessionError  # noqa: E402
 from smtp.extra import Extra, level  # noqa: E402
 from smtp.reply import SMTPError  # noqa: E402
 from smtp.server import Listener, Session  # noqa: E402
+from smtp.single import Mail  # noqa: E402
 from smtp.stream import TLS, Wire  # noqa: E402
 from smtp.trace import Outgoing  # noqa: E402
 

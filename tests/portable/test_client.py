@@ -4,7 +4,8 @@ import errno
 
 from expect import eq, raises
 from play import CUTS, Player, play
-from smtp.client import Client, Mail, SessionError
+from smtp.client import Client, SessionError
+from smtp.single import Mail
 from smtp.stream import Wire
 
 SLOW = {"SIZE": ""}

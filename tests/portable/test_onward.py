@@ -4,13 +4,14 @@ from devices import Devices
 from expect import eq, raises
 from play import CUTS, play
 from smtp import utf8
-from smtp.client import Client, Mail
+from smtp.client import Client
 from smtp.extra import Extra, Wishes
 from smtp.message import compose
 from smtp.mime import compose as compose_mime
 from smtp.onward import Plain, anywhere
 from smtp.relay import Relay, SmartHost
 from smtp.reply import SMTPError
+from smtp.single import Mail
 from smtp.stream import Wire
 from smtp.trace import Outgoing
 from smtp.words import encode_words

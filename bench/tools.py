@@ -123,6 +123,22 @@ class Process:
         self.run.stdout.close()
 
 
+@contextlib.contextmanager
+def on_core(number):
+    """What is started in it runs on one core, where there are two. Client and server are two machines in life, but a
+    kernel puts processes that talk on one core and leaves the other idle, so that nothing overlaps."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    if number < len(cores) > 1:
+        os.sched_setaffinity(0, {sorted(cores)[number]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def free_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

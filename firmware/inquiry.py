@@ -23,7 +23,7 @@ from smtp.stream import sleep_ms
 
 _PIECE = const(180)  # octets; the line of it takes 25 ms at 115,200 baud, in which nothing else goes on
 _PATIENCE = const(40)  # times to look for memory, 200 ms apart
-_NEED = const(24576)  # octets of heap to be free before views is loaded, as in status
+_NEED = const(20480)  # octets of heap to be free before views is loaded, as in status
 _LENT = ("routes", "unwell", "health", "views", "page", "deeds", "smtp.letters")
 
 

@@ -31,7 +31,7 @@ _LINE = const(200)  # characters of an event, or of a line
 _RING = const(2000)  # octets of log where there is none in flash
 _LOOK = const(30)  # seconds between two looks for jobs that hang
 _NEED = const(16384)  # octets of heap to be free before web is loaded
-MORE = const(24576)  # and then before views is
+MORE = const(20480)  # and then before views is
 _PATIENCE = const(80)  # times to look for them, 100 ms apart
 _SLOW = const(60000)  # ms from which on an answer gives way to others
 _CLOSED = const(30)  # seconds
@@ -238,6 +238,7 @@ def work(profile, config, one, listening):
         note(text)
 
     relay.log = hear
+    relay.starved = give_way
     where = "%s port %d" % (table["address"], table["port"])
     try:
         server.socks.append(listen(table["address"], table["port"], 2))

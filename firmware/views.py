@@ -271,8 +271,8 @@ def contents(start, end, path):
             with open(path(), "rb") as f:
                 f.seek(start)
                 piece = f.read(min(512, end - start))
-        except (OSError, KeyError):
-            return  # it was delivered: what is missing tells who reads it
+        except (OSError, KeyError, MemoryError):
+            return  # it was delivered, or there is no memory for it: what is missing tells who reads it
         if not piece:
             return
         start += len(piece)

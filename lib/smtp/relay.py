@@ -114,6 +114,7 @@ class Relay:
         self.ext = {}  # what the host at hand offers
         self.broken = self.suspect = None  # the mail at which this session broke, and the one before
         self.told = None  # the trouble that was logged last
+        self.starved = None  # called when there was no memory for a session
         self.report = None  # seconds of uptime when the admin is told what nobody else can be told
         self.quiet = 0  # and before which he is left alone
         self.wake = asyncio.Event()
@@ -289,6 +290,8 @@ class Relay:
     def trouble(self, host, e):
         """Logs why there is no session, once for each kind."""
         reason = getattr(e, "reason", "setting")
+        if reason == "tls memory" and self.starved:
+            self.starved()
         if self.throttled(host, getattr(e, "reply", None)):
             return
         told = "%s %s %s" % (host, reason, e)

@@ -3,6 +3,7 @@
 Around it are a Wi-Fi, time servers and a smart host.
 """
 
+import base64
 import datetime
 import email.utils
 import functools
@@ -15,6 +16,8 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -502,7 +505,15 @@ pin = 26
 factor = 0.001
 below = 20
 """
-NEEDS = 250  # KB of heap, on the 64-bit port, where objects take twice a board's memory
+PAGE = """
+[status]
+port = {page}
+password = "a password of some length"
+allow = ["127.0.0.0/8"]
+"""
+# KB of heap, on the 64-bit port, where objects take twice a board's memory. With the page it is what a gateway has, and
+# 15 for a table of names that would not be there without those of the simulated hardware.
+NEEDS = {"": 240, PAGE: HEAP + 15}
 
 
 @functools.cache
@@ -521,14 +532,15 @@ def simulated(firmware):
     return own
 
 
-def test_all_of_it_fits_a_small_heap(make, smarthost):
-    """Everything that a board.toml may have, but sleep and the pages over HTTP: it starts, takes a mail, relays it with
-    TLS, and tells an alert. What the simulation of the board takes is added."""
+@pytest.mark.parametrize("page", NEEDS, ids=("", "page"))
+def test_all_of_it_fits_a_small_heap(make, smarthost, page):
+    """All that a board.toml may have, but sleep: it starts, takes a mail, relays it with TLS, tells an alert, and shows
+    its page. What the simulation of the board takes is added."""
     host = smarthost()
-    lan = free_port()
+    lan, port = free_port(), free_port()
     text = BOARD.replace('[smarthost]', "[[smarthost]]").replace("admin = ", 'heartbeat = "1d"\nadmin = ')
-    board = make(host, (text + FULL).replace("{lan}", str(lan)))
-    board.heap = NEEDS
+    board = make(host, (text + FULL + page).replace("{lan}", str(lan)).replace("{page}", str(port)))
+    board.heap = NEEDS[page]
     board.sees(thermometers={"4": {"28ff641e84160333": -18}}, volts={"26": 1.5})
     board.start()
     host.wait_for(1)  # the heartbeat
@@ -539,3 +551,20 @@ def test_all_of_it_fits_a_small_heap(make, smarthost):
     host.wait_for(3)
     assert {m.message["Subject"] for m in host.mails} == {"cold-store: all is well", "scan", "door: on"}
     assert "emory" not in board.log.text()
+    if page:
+        assert read(port, "/").endswith(b"</html>")
+        assert json.loads(read(port, "/status.json"))["delivered"] == 3
+
+
+def read(port, path):
+    """What the status page says, as soon as there is memory for it."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
+    request.add_header("Authorization", "Basic " + base64.b64encode(b":a password of some length").decode())
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as e:
+            assert e.code == 503 and time.monotonic() < end
+            time.sleep(1)

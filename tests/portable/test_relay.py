@@ -504,6 +504,25 @@ async def test_a_session_that_runs_out_of_memory_is_tried_again_with_fewer_mails
     await world.close()
 
 
+async def test_others_give_way_when_there_is_no_memory_for_a_session():
+    world = World().open(box := Box())
+    world.add()
+
+    def full():
+        raise MemoryError
+
+    host = world.hosts[0]
+    host.context = full
+    gave_way = []
+    world.relay.starved = lambda: gave_way.append(1)
+    for _ in range(2):
+        eq(await world.relay.session(), False)
+    del host.context
+    eq(await world.relay.session(), True)
+    eq((gave_way, len(box.mails)), ([1, 1], 1))
+    await world.close()
+
+
 async def test_a_mail_that_was_read_in_part_is_closed_and_still_there():
     world = World().open(Box())
     world.add(text=b"Subject: x\r\n\r\n" + b"x" * 3000)

@@ -2,10 +2,10 @@
 
     micropython -X heapsize=256k power_on.py IMAGE FIRMWARE [FILE ...]
 
-IMAGE is the flash, FIRMWARE the directory that host_tools/build.py makes, with the simulated modules in it; each FILE
-is copied to the top of the flash. What a board does is done: boot.py and main.py are run, and what is left is the REPL,
-here lines on standard input until it ends. Exit status 3: the board has been reset; 4: it is in deep sleep. The
-environment variables are those of hardware and soc.
+IMAGE is the flash, FIRMWARE the directory that host_tools/build.py makes, with the simulated modules in it, a path from
+the root; it is mounted at /rom. Each FILE is copied to the top of the flash. What a board does is done: boot.py and
+main.py are run, and what is left is the REPL, here lines on standard input until it ends. Exit status 3: the board has
+been reset; 4: it is in deep sleep. The environment variables are those of hardware and soc.
 """
 
 import os
@@ -84,7 +84,8 @@ def repl():
 
 def main(here, image, firmware, *files):
     mount(image)
-    sys.path[:] = ["/host" + firmware, ".frozen"]
+    vfs.mount(vfs.VfsPosix(firmware), "/rom")
+    sys.path[:] = ["/rom", ".frozen"]
     for file in files:
         with open("/host" + file) as f, open(file[file.rfind("/") :], "w") as g:
             g.write(f.read())
@@ -102,7 +103,7 @@ def main(here, image, firmware, *files):
         clock.time = Time(soc)
     try:
         for name in ("boot.py", "main.py"):
-            run("/host" + firmware + "/" + name)
+            run("/rom/" + name)
         repl()
     except SystemExit as e:
         print("sim: reset")

@@ -64,6 +64,7 @@ class Bench:
         self.path, self.quick = Path(path), quick
         self.micropython = unix.find_micropython()
         self.built = build.build(self.micropython.mpy, cache=self.path / "built")
+        (self.path / "b").symlink_to(self.built)  # each module keeps its path in the heap: short, as on a board
         self.rounds = 3 if quick else 9
 
     def size(self, full):
@@ -78,7 +79,7 @@ class Bench:
     def board(self, script, *args, heap="2m"):
         """A script of bench/board that runs on MicroPython with the compiled library: Process."""
         command = [self.micropython.path, "-X", f"heapsize={heap}", HERE / "board" / script, *args]
-        return Process(list(map(str, command)), {"MICROPYPATH": f"{self.built}:.frozen"})
+        return Process(list(map(str, command)), {"MICROPYPATH": "b:.frozen"}, self.path)
 
     def python(self, module, *args):
         """A module that runs on this CPython: Process."""
@@ -88,16 +89,15 @@ class Bench:
 class Process:
     """A process that is spoken to by lines; used with `with`, which ends it."""
 
-    def __init__(self, command, env=None, **more):
+    def __init__(self, command, env=None, cwd=ROOT):
         self.name = next(a for a in command[1:] if not a.startswith(("-", "heapsize")))
         self.run = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
+            cwd=cwd,
             env={**os.environ, **(env or {})},
-            **more,
         )
 
     def read(self):

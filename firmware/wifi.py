@@ -83,13 +83,13 @@ class Station:
 
                     if unjoined.fault(wlan.status()):
                         break
-            what = unjoined.why(wlan)
-            del sys.modules["unjoined"]
-            return 'the network "%s" %s' % (self.ssid, what)
+            return 'the network "%s" %s' % (self.ssid, unjoined.why(wlan))
         except (OSError, RuntimeError) as e:
             return "the radio does not work (%s)" % e
         except ValueError as e:
             return "the radio refuses what [wifi] says (%s): check country, hostname, ssid and password" % e
+        finally:
+            sys.modules.pop("unjoined", None)
 
     async def run(self):
         """Keeps the network for ever."""

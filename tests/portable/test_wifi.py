@@ -1,6 +1,7 @@
 """firmware/wifi.py on simulated radios: a Pico W and an ESP32 tell the same things in different ways."""
 
 import asyncio
+import sys
 
 import hardware
 import virtualtime
@@ -172,6 +173,25 @@ def test_a_radio_that_does_not_work_is_told_and_tried_again():
         eq(len(stage.lines), 2)
         eq(stage.lines[0], "the radio does not work (no answer from the chip). It is tried again")
         eq(stage.lines[1][:6], "joined")
+
+
+def test_what_tells_why_it_has_not_joined_is_forgotten_whatever_comes():
+    for joins in (True, False):
+        stage = Stage("rp2")
+        address, stage.router.address = stage.router.address, None
+
+        async def story(stage, joins, address):
+            for _ in range(60):
+                await asyncio.sleep(0.25)
+                if "unjoined" in sys.modules:
+                    break
+            assert "unjoined" in sys.modules
+            if joins:
+                stage.router.address = address
+                await asyncio.sleep(120)
+
+        stage.run(story(stage, joins, address))
+        eq((len(stage.ups), "unjoined" in sys.modules), (int(joins), False))
 
 
 def test_attempts_become_rarer_but_not_rarer_than_two_and_a_half_minutes():

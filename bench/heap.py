@@ -17,7 +17,7 @@ _PARTS = (
     ("client and message", ("smtp.client", "smtp.single", "smtp.message"), 36),
     ("client, message and mime", ("smtp.client", "smtp.single", "smtp.message", "smtp.mime"), 45),
     ("server", ("smtp.server",), 48),
-    ("relay, queue, client, message", ("smtp.relay", "smtp.queue"), None),
+    ("relay, queue, client", ("smtp.relay", "smtp.queue"), None),
 )
 
 # All that a board may have, but sleep and the pages over HTTP.

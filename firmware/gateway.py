@@ -22,6 +22,7 @@ time = None
 rules = []  # a sensors.Rule for each [[sensor]]
 resolve = None  # as smtp.dns.Resolver.resolve, where there is one
 file = None  # the logfile.Log, where [log] is configured
+starved = None  # called when a job had no memory, as Relay.starved
 lent = ()  # modules that are loaded for an alert, and forgotten then: there is little memory
 _mail = {}
 _storms = None
@@ -265,8 +266,8 @@ async def supervise(name, work):
                     file.error(e)
             except MemoryError:
                 pass  # to go on is more than to say so
-            if isinstance(e, MemoryError) and "status" in sys.modules:
-                sys.modules["status"].give_way()  # mail goes first
+            if isinstance(e, MemoryError) and starved:
+                starved()
         if time.uptime() - started > 600:
             delay = 1
         await asyncio.sleep(delay)

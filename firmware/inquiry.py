@@ -51,9 +51,6 @@ class Lent:
     def lines(self):
         return ()
 
-    def give_way(self):
-        pass  # it waits for memory as it is
-
     async def load(self, name, need):
         for _ in range(_PATIENCE):
             gc.collect()

@@ -238,7 +238,7 @@ def work(profile, config, one, listening):
         note(text)
 
     relay.log = hear
-    relay.starved = give_way
+    relay.starved = gateway.starved = give_way  # mail goes first
     where = "%s port %d" % (table["address"], table["port"])
     try:
         server.socks.append(listen(table["address"], table["port"], 2))

@@ -3,7 +3,6 @@
 Around it are a Wi-Fi, time servers and a smart host.
 """
 
-import base64
 import datetime
 import email.utils
 import functools
@@ -16,14 +15,13 @@ import subprocess
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 from edgepost import build, config, unix
 from edgepost.log import Log
 from harness import PATIENCE, free_port, mail
+from test_status import ask
 
 ROOT = Path(__file__).resolve().parents[2]
 AHEAD = 5400  # seconds by which the time servers are ahead of this computer
@@ -508,7 +506,7 @@ below = 20
 PAGE = """
 [status]
 port = {page}
-password = "a password of some length"
+password = "open sesame"
 allow = ["127.0.0.0/8"]
 """
 # KB of heap, on the 64-bit port, where objects take twice a board's memory. With the page it is what a gateway has, and
@@ -532,7 +530,7 @@ def simulated(firmware):
     return own
 
 
-@pytest.mark.parametrize("page", NEEDS, ids=("", "page"))
+@pytest.mark.parametrize("page", NEEDS, ids=("alone", "page"))
 def test_all_of_it_fits_a_small_heap(make, smarthost, page):
     """All that a board.toml may have, but sleep: it starts, takes a mail, relays it with TLS, tells an alert, and shows
     its page. What the simulation of the board takes is added."""
@@ -552,19 +550,14 @@ def test_all_of_it_fits_a_small_heap(make, smarthost, page):
     assert {m.message["Subject"] for m in host.mails} == {"cold-store: all is well", "scan", "door: on"}
     assert "emory" not in board.log.text()
     if page:
-        assert read(port, "/").endswith(b"</html>")
-        assert json.loads(read(port, "/status.json"))["delivered"] == 3
+        assert seen(port, "/").body.endswith(b"</html>")
+        assert seen(port, "/status.json").json["delivered"] == 3
 
 
-def read(port, path):
-    """What the status page says, as soon as there is memory for it."""
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
-    request.add_header("Authorization", "Basic " + base64.b64encode(b":a password of some length").decode())
+def seen(port, path):
+    """What the status page answers, as soon as there is memory for it."""
     end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-                return answer.read()
-        except urllib.error.HTTPError as e:
-            assert e.code == 503 and time.monotonic() < end
-            time.sleep(1)
+    while (answer := ask(port, "GET", path)).status == 503 and time.monotonic() < end:
+        time.sleep(1)
+    assert answer.status == 200
+    return answer

@@ -57,8 +57,8 @@ def test_a_job_goes_on_where_there_is_no_memory_to_say_that_it_failed():
             self.gave_way += 1
 
     full = Full()
-    kept = gateway.time, gateway.file, sys.modules.get("status")
-    gateway.time, gateway.file, sys.modules["status"] = virtualtime.Clock(), full, full
+    kept = gateway.time, gateway.file, gateway.starved
+    gateway.time, gateway.file, gateway.starved = virtualtime.Clock(), full, full.give_way
     tries = []
 
     async def work():
@@ -80,8 +80,5 @@ def test_a_job_goes_on_where_there_is_no_memory_to_say_that_it_failed():
     finally:
         if not MICROPYTHON:
             del sys.print_exception
-        gateway.time, gateway.file, status = kept
-        sys.modules.pop("status")
-        if status:
-            sys.modules["status"] = status
+        gateway.time, gateway.file, gateway.starved = kept
     eq((tries, full.gave_way), ([0, 1, 3], 1))
